@@ -1,0 +1,46 @@
+# Needs python3 and make; everything else goes into $(VENV).
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+BIN     = $(VENV)/bin
+OLDEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.8.*/bin/python3.8) $(shell command -v python3.8 2>/dev/null))
+BACKEND_TESTS = tests/contract tests/integration
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint test-debian test-oldest clean
+
+help:  ## show this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1  -  \2/p' Makefile
+
+demo: $(VENV)/.demo  ## a table, four workers, one killed, one frozen; ARGS="--rows 20000"
+	$(BIN)/elk demo $(ARGS)
+
+test: $(VENV)/.test  ## the whole suite; ARGS="-k lease"
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test-debian: $(VENV)/.test  ## contract and integration tests on the redis-server found on PATH
+	ELK_TEST_SERVER=path $(BIN)/python -m pytest $(BACKEND_TESTS) $(ARGS)
+
+test-oldest:  ## contract and integration tests on Python 3.8, from pyenv or PATH
+	@test -n "$(OLDEST)" || { echo "Python 3.8 was found neither in ~/.pyenv/versions nor on PATH" >&2; exit 1; }
+	$(MAKE) test PYTHON="$(OLDEST)" VENV=.venv-3.8 ARGS="$(BACKEND_TESTS) $(ARGS)"
+
+clean:  ## remove what the other targets made
+	rm -rf .venv* build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: $(VENV)/.demo says that the extra "demo" is installed, as setup.cfg now asks for it.
+$(VENV)/.%: setup.cfg | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found; on Debian or Ubuntu: sudo apt-get install -y python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 8))' || { echo "Python 3.8 or newer is needed: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing; on Debian or Ubuntu: sudo apt-get install -y $$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=21.3'

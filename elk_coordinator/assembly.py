@@ -1,0 +1,203 @@
+"""Puts the parts of a coordinator together: one place that knows what depends on what."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Callable, Dict, List, Optional, Protocol
+
+from elk_coordinator.config import CoordinatorConfig, default_worker_id
+from elk_coordinator.errors import StoreUnavailable
+from elk_coordinator.leader.allocator import Allocator
+from elk_coordinator.leader.election import Election, Leadership
+from elk_coordinator.leader.planner import GuardedPlanner
+from elk_coordinator.leader.recovery import Recovery
+from elk_coordinator.model import Beat, CancelReason
+from elk_coordinator.observability.http import HttpServer
+from elk_coordinator.observability.metrics import Metrics
+from elk_coordinator.partition.factory import create_strategy
+from elk_coordinator.partition.strategy import PartitionStrategy
+from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.threads import Crew, Role
+from elk_coordinator.runtime.wakeup import Wakeup
+from elk_coordinator.store.base import DataStore
+from elk_coordinator.worker.circuit_breaker import BreakerState, CircuitBreaker
+from elk_coordinator.worker.claimer import Claimer
+from elk_coordinator.worker.heartbeat import Heartbeat
+from elk_coordinator.worker.runner import Runner, processor_function
+from elk_coordinator.worker.window import TaskWindow
+
+
+class Owner(Protocol):
+    """What the parts ask of, and tell, the coordinator they belong to."""
+
+    def may_claim(self) -> bool: ...
+
+    def may_lead(self) -> bool: ...
+
+    def info(self) -> Dict[str, Any]: ...
+
+    def on_beat(self, beat: Beat) -> None: ...
+
+    def on_wish(self, partition_id: int, reason: CancelReason, who: str) -> None: ...
+
+    def on_breaker(self, state: BreakerState, old: BreakerState, reason: str) -> None: ...
+
+    def on_lost_data(self, reason: str) -> None: ...
+
+    def on_store_answer(self) -> None: ...
+
+    def on_store_failure(self, role: str, exc: StoreUnavailable) -> None: ...
+
+    def on_role_death(self, role: str, error: str) -> None: ...
+
+
+class HttpRole(Role):
+    """Serves the built-in HTTP thread."""
+
+    name = "http"
+
+    def __init__(self, server: HttpServer) -> None:
+        super().__init__()
+        self._server = server
+
+    def run_once(self) -> None:
+        self._server.serve_forever()
+
+    def pause(self, did: None) -> float:
+        return 0.0
+
+    def interrupt(self) -> None:
+        self._server.close()
+
+
+class LeaderParts:
+    """What only a worker with a planner has."""
+
+    def __init__(self, planner: GuardedPlanner, allocator: Allocator, recovery: Recovery, election: Election) -> None:
+        self.planner = planner
+        self.allocator = allocator
+        self.recovery = recovery
+        self.election = election
+
+
+class Parts:
+    """The parts of one coordinator, wired and not yet started.
+
+    :raises ConfigError: for a processor, planner or store that cannot be used.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        namespace: str,
+        store: DataStore,
+        processor: Any,
+        planner: Any,
+        config: CoordinatorConfig,
+        clock: Clock,
+        logger: logging.Logger,
+    ) -> None:
+        process = processor_function(processor)
+        guarded = GuardedPlanner(planner, clock, logger) if planner is not None else None
+        # Everything under a lease goes through a store of our own with one short deadline; the given one stays as is.
+        shortest = min(config.lease, config.leader_lock_expiry)
+        self.lease_store = store.with_deadline(min(store.timeout, shortest / 6), "elk:%s" % namespace)
+        self.strategy: PartitionStrategy = create_strategy(
+            config.strategy,
+            namespace,
+            self.lease_store,
+            partition_lock_expiry=config.lease,
+            max_attempts=config.max_attempts,
+            max_deliveries=config.max_deliveries,
+            logger=logger,
+        )
+        self.worker_id = worker_id = config.worker_id or default_worker_id(self.strategy.nonce)
+        self.metrics = Metrics(namespace, worker_id, clock)
+        self.events = Events(namespace, worker_id, clock, logger, [self.metrics], config.listeners)
+        self.crew = Crew(namespace, clock, logger, owner.on_role_death, owner.on_store_failure)
+        breaker = CircuitBreaker(config.circuit_breaker, clock, owner.on_breaker) if config.circuit_breaker else None
+        self.breaker: Optional[CircuitBreaker] = breaker
+        save = self.strategy.save_checkpoint
+        runner = Runner(process, namespace, worker_id, config, clock, self.events, save, breaker, logger)
+        self.claimer = Claimer(
+            self.strategy,
+            worker_id,
+            config,
+            clock,
+            self.events,
+            breaker,
+            owner.may_claim,
+            owner.on_lost_data,
+            owner.on_store_answer,
+            logger,
+        )
+        self.window = TaskWindow(namespace, config.task_window_size, runner.run, clock, logger, self.claimer.wake)
+        self.claimer.window = self.window
+        self.heartbeat = Heartbeat(
+            self.strategy,
+            worker_id,
+            config,
+            clock,
+            self.events,
+            self.window,
+            owner.info,
+            lambda: self.claimer.last_turn_at,
+            owner.on_wish,
+            owner.on_beat,
+            owner.on_lost_data,
+            logger,
+        )
+        self.leadership = Leadership(clock)
+        self.leader: Optional[LeaderParts] = None
+        roles: List[Role] = [self.heartbeat, self.claimer]
+        hints: Dict[str, List[Callable[[], None]]] = {"work": [self.claimer.wake.set]}
+        if guarded is not None:
+            leader = self.leader = self._leader_parts(owner, guarded, config, clock, logger)
+            # The allocator before the election: a worker whose allocator is dead does not stand.
+            roles += [leader.allocator, leader.recovery, leader.election]
+            hints["hungry"] = [leader.recovery.wake.set]
+            hints["leader"] = [leader.election.wake.set]
+        roles.append(Wakeup(self.strategy.store, hints, logger))
+        if self.events.has_users:
+            roles.append(self.events)
+        for role in roles:
+            self.crew.add(role)
+
+    def _leader_parts(
+        self, owner: Owner, planner: GuardedPlanner, config: CoordinatorConfig, clock: Clock, logger: logging.Logger
+    ) -> LeaderParts:
+        def problem() -> Optional[str]:
+            return self.planner_problem(config.leader_lock_expiry)
+
+        election = Election(
+            self.strategy.store,
+            self.worker_id,
+            config,
+            clock,
+            self.events,
+            self.leadership,
+            self.strategy.memory,
+            owner.may_lead,
+            problem,
+            logger,
+        )
+        allocator = Allocator(
+            self.strategy, planner, self.leadership, config, clock, self.events, logger, election.step_down
+        )
+        recovery = Recovery(
+            self.strategy, lambda: self.leadership.term, clock, allocator.on_sweep, self.events, logger, config.lease
+        )
+        self.leadership.wakes = [allocator.wake, recovery.wake]
+        return LeaderParts(planner, allocator, recovery, election)
+
+    def planner_problem(self, patience: float) -> Optional[str]:
+        """Return why this worker should not lead: its planner hangs, or the thread that asks it is dead."""
+        if self.leader is None:
+            return None
+        busy = self.leader.planner.busy_for()
+        if busy > patience:
+            return "the planner has not answered for %.0f s" % busy
+        if not self.crew.alive("allocator"):
+            return "the allocator thread is dead"
+        return None

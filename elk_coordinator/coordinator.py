@@ -1,0 +1,434 @@
+"""Coordinator: the object an application starts. Wires the parts together and owns their life."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import socket
+import threading
+from typing import Any, Callable, Dict, List, Optional, Union
+
+import attr
+
+from elk_coordinator.assembly import HttpRole, Parts
+from elk_coordinator.config import CoordinatorConfig, check_namespace, check_options
+from elk_coordinator.errors import ConfigError, ForkedError, StateError, StoreError, StoreUnavailable
+from elk_coordinator.model import Beat, CancelReason, PartitionStats, WorkerInfo
+from elk_coordinator.observability.http import App, HttpServer
+from elk_coordinator.partition.factory import create_strategy
+from elk_coordinator.partition.idle import wait_until_idle
+from elk_coordinator.partition.strategy import PartitionStrategy
+from elk_coordinator.protocols import Health, PartitionPlanner, ProcessContext, Processor
+from elk_coordinator.runtime import lifecycle
+from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.store.base import DataStore
+from elk_coordinator.version import __version__
+from elk_coordinator.worker.circuit_breaker import BreakerState, CircuitBreaker
+
+ProcessFunction = Callable[[ProcessContext, int, int, Dict[str, Any]], Optional[int]]
+
+#: Seconds for the round trip of start().
+START_TIMEOUT = 5.0
+#: Longest wait for running work when the interpreter ends without stop().
+EXIT_GRACE = 10.0
+#: Seconds beyond stop()'s timeout for the last reports and for threads to end.
+STOP_SLACK = 1.5
+
+NEW, STARTING, RUNNING, DRAINING, STOPPED, FORKED = "new", "starting", "running", "draining", "stopped", "forked"
+
+
+class Coordinator:
+    """Processes a growing space of IDs together with every other worker of the same namespace.
+
+    ::
+
+        with Coordinator("orders", RedisDataStore.from_url("redis://localhost"), Reindex(), Orders()) as coordinator:
+            coordinator.wait_idle()
+
+    :param namespace: 1 to 100 letters, digits, ``-_.``; workers of one namespace share the work.
+    :param store: the store; never closed by the coordinator.
+    :param processor: an object with ``process(ctx, min_id, max_id, options)``, or such a function.
+    :param planner: tells which IDs exist; None makes a worker that never leads.
+    :param config: all options in one object; ``options`` given beside it replace its fields.
+    :raises ConfigError: for a bad value; nothing was started.
+
+    Every method is safe from any thread, also from a task.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        store: DataStore,
+        processor: Union[Processor, ProcessFunction],
+        planner: Optional[PartitionPlanner] = None,
+        *,
+        config: Optional[CoordinatorConfig] = None,
+        clock: Optional[Clock] = None,
+        **options: Any,
+    ) -> None:
+        check_options(list(options))
+        self.namespace = check_namespace(namespace)
+        self.config = attr.evolve(config, **options) if config is not None else CoordinatorConfig(**options)
+        if not isinstance(store, DataStore):
+            raise ConfigError(
+                "store: must be a DataStore such as RedisDataStore.from_url('redis://...'), not %r" % (store,)
+            )
+        self._clock = clock or Clock()
+        self._logger = self.config.logger or logging.getLogger("elk_coordinator")
+        self._given_store = store
+        self._state = NEW
+        self._life = threading.Lock()
+        self._stopped = threading.Event()
+        self._clean = True
+        self._pid = os.getpid()
+        self._accepted = threading.Event()
+        self._paused = False
+        self._born = self._clock.monotonic()
+        self._store_ok_at: Optional[float] = None
+        self._store_failed_at: Optional[float] = None
+        self._store_error: Optional[str] = None
+        self._http_address: Optional[str] = None
+        self._server: Optional[HttpServer] = None
+        self._parts = Parts(self, namespace, store, processor, planner, self.config, self._clock, self._logger)
+        self.worker_id = self._parts.worker_id
+        self._strategy = self._parts.strategy
+        self._window = self._parts.window
+        self._claimer = self._parts.claimer
+        self._crew = self._parts.crew
+        self._emit = self._parts.events.emit
+        self._parts.metrics.attach(self)
+
+    # ---------------------------------------------------------------- life
+
+    def start(self, require_store: bool = True) -> "Coordinator":
+        """Register with the namespace in one round trip (at most 5 s), then start the threads.
+
+        :param require_store: False also starts while the store cannot be reached; :meth:`health` tells, and until the
+            namespace has accepted this worker it neither leads nor claims.
+        :raises StoreUnavailable: the store cannot be reached. :raises StoreError: it refuses us (password, ACL).
+        :raises ConfigError: the namespace runs another strategy or schema. Nothing was started; call again when mended.
+        :raises StateError: the coordinator was stopped. :raises ForkedError: it was made before a fork.
+        """
+        self._check_fork()
+        with self._life:
+            if self._state in (DRAINING, STOPPED):
+                raise StateError("this coordinator was stopped; build a new one to start again")
+            if self._state != NEW:
+                return self
+            self._state = STARTING
+            try:
+                self._register(require_store)
+                self._bind_http()
+            except BaseException:
+                self._state = NEW
+                raise
+            self._state = RUNNING
+            lifecycle.register(self)
+            self._crew.start()
+        self._logger.info(
+            "worker %s started in namespace %s: window %d, lease %.1f s; work of a dead worker resumes within %.1f s",
+            self.worker_id, self.namespace, self.config.task_window_size, self.config.lease, self.config.recovery_bound,
+        )  # fmt: skip
+        self._emit("started", lease=self.config.lease, recovery_bound=self.config.recovery_bound)
+        return self
+
+    def _register(self, require_store: bool) -> None:
+        store = self._given_store.with_deadline(min(START_TIMEOUT, self._given_store.timeout), "elk:start")
+        try:
+            probe = create_strategy(self.config.strategy, self.namespace, store)
+            # The same stream and memory as the later beats: this is the first of them.
+            beat = probe.beat(self._parts.heartbeat.request())
+        except StoreUnavailable:
+            if require_store:
+                raise
+            self._logger.warning("the store cannot be reached; started all the same, waiting for it", exc_info=True)
+        else:
+            self.on_beat(beat)
+        finally:
+            store.close()
+
+    def _bind_http(self) -> None:
+        if not self.config.metrics_enabled or self._server is not None:
+            return
+        server = HttpServer(App(self, self._parts.metrics), self.config.metrics_addr, self._logger)
+        try:
+            self._http_address = server.bind()
+        except OSError as exc:
+            self._logger.warning("no port for metrics and health at %s: %s", self.config.metrics_addr, exc)
+            self._emit("http_unavailable", address=self.config.metrics_addr, error=str(exc))
+            return
+        self._server = server
+        self._crew.add(HttpRole(server))
+
+    def stop(self, timeout: Optional[float] = None) -> bool:
+        """Drain and end; return True when everything ended within *timeout* (default ``stop_timeout``) seconds.
+
+        Running partitions see ``cancelled`` (STOP) at once and may finish; leases are renewed until they have. What has
+        not ended by then is left to its lease. A second call waits for the first.
+        """
+        self._check_fork()
+        with self._life:
+            first = self._state in (NEW, RUNNING)
+            started = self._state == RUNNING
+            if first:
+                self._state = DRAINING if started else STOPPED
+        wait = self.config.stop_timeout if timeout is None else max(0.0, timeout)
+        if not first:
+            # From a task of ours, waiting for the stop would be waiting for ourselves.
+            inside = threading.current_thread().name.startswith("elk-")
+            self._stopped.wait(0.0 if inside else wait + STOP_SLACK)
+            return self._clean and self._stopped.is_set()
+        began = self._clock.monotonic()
+        clean = self._drain(began + wait) if started else True
+        self._close()
+        self._clean = clean
+        with self._life:
+            self._state = STOPPED
+        seconds = self._clock.monotonic() - began
+        if started:
+            self._logger.info("worker %s stopped in %.1f s%s", self.worker_id, seconds, "" if clean else ", not clean")
+        self._stopped.set()
+        return clean
+
+    def _drain(self, until: float) -> bool:
+        """The order of stopping. One deadline for all of it; heartbeats go on to the end of the drain."""
+        clock = self._clock
+        own_task = threading.current_thread().name.startswith("elk-task-")
+        # 1. Claim nothing more; what has not started goes back with the next report.
+        self._claimer.wake.set()
+        # 2. Step down, so that a follower plans on while we drain.
+        left = self._crew.stop(["allocator", "recovery", "election"], min(1.0, max(0.1, until - clock.monotonic())))
+        if self._parts.leader is not None:
+            self._parts.leader.election.step_down("stopping")
+        # 3. Tell the tasks.
+        self._window.cancel_all(CancelReason.STOP)
+        # 4. Drain while heartbeats and reports go on.
+        drained = False if own_task else self._window.wait_empty(until)
+        # 5. The last reports, also of what was given back.
+        last = max(until, clock.monotonic() + 0.2) + STOP_SLACK / 3
+        while not self._claimer.idle() and clock.monotonic() < last:
+            self._claimer.wake.set()
+            clock.wait(self._stopped, 0.01)
+        reported = self._claimer.idle()
+        # 6. End the claimer, then the heartbeat; leave the registry.
+        left += self._crew.stop(["claimer", "heartbeat"], 0.5)
+        try:
+            self._strategy.store.forget(self.worker_id)
+            self._strategy.stop()
+        except StoreError as exc:
+            self._logger.debug("could not leave the registry, it forgets us by itself: %s", exc)
+        running = self._window.close()
+        for task in running:
+            self._logger.error(
+                "partition %d still runs at the end of stop(); its lease is left to run out",
+                task.partition.partition_id,
+            )
+        clean = drained and reported and not running and not left
+        self._emit("stopped", clean=clean, seconds=clock.monotonic() - (until - self.config.stop_timeout))
+        # 7. The rest: connections (which ends the wait for hints), HTTP, listeners.
+        self._parts.lease_store.close()
+        left += self._crew.stop(["wakeup", "http", "events"], 0.5)
+        if left:
+            self._logger.error("threads did not end in time: %s", ", ".join(left))
+        return clean and not left
+
+    def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._window.close()
+        self._parts.lease_store.close()
+        lifecycle.unregister(self)
+
+    def stop_at_exit(self) -> None:
+        """End within some seconds because the interpreter does; called by :mod:`elk_coordinator.runtime.lifecycle`."""
+        if self._state == RUNNING:
+            self._logger.warning("the process ends without stop(); draining")
+            self.stop(min(self.config.stop_timeout, EXIT_GRACE, self.config.lease / 2))
+
+    def after_fork_in_child(self) -> None:
+        """Become invalid: the threads stayed in the parent."""
+        self._state = FORKED
+
+    def __enter__(self) -> "Coordinator":
+        return self.start()
+
+    def __exit__(self, *exc: Any) -> None:
+        self.stop()
+
+    def _check_fork(self) -> None:
+        if self._state == FORKED or self._pid != os.getpid():
+            raise ForkedError(
+                "this coordinator was made in process %d and its threads stayed there; build a new one after the fork "
+                "(gunicorn: in post_fork; uWSGI: lazy-apps)" % self._pid
+            )
+
+    # ---------------------------------------------------------------- what the parts ask and tell (assembly.Owner)
+
+    def may_claim(self) -> bool:
+        """Return whether work may be claimed now."""
+        return self._state == RUNNING and self._accepted.is_set() and not self._paused
+
+    def may_lead(self) -> bool:
+        """Return whether this worker may stand for election."""
+        return self._state == RUNNING and self._accepted.is_set()
+
+    def info(self) -> Dict[str, Any]:
+        running, waiting = self._window.load()
+        return {
+            "nonce": self._strategy.nonce,
+            "host": socket.gethostname(),
+            "pid": self._pid,
+            "version": __version__,
+            "python": platform.python_version(),
+            "window": self._window.size,
+            "capacity": self._window.size + self._claimer.prefetched,
+            "in_flight": running,
+            "prefetched": waiting,
+            "hung": self._window.hung,
+            "plans": self._parts.leader is not None,
+            "state": self._state,
+            "breaker": self._parts.breaker.state.value if self._parts.breaker is not None else None,
+            "http": self._http_address,
+        }
+
+    def on_beat(self, beat: Beat) -> None:
+        self._paused = beat.paused
+        if not self._accepted.is_set():
+            self._accepted.set()
+            self._claimer.wake.set()
+            if self._parts.leader is not None:
+                self._parts.leader.election.wake.set()
+        self.on_store_answer()
+
+    def on_wish(self, partition_id: int, reason: CancelReason, who: str) -> None:
+        self._claimer.cancel(partition_id, reason, who)
+
+    def on_breaker(self, state: BreakerState, old: BreakerState, reason: str) -> None:
+        level = logging.WARNING if state is BreakerState.OPEN else logging.INFO
+        self._logger.log(level, "circuit breaker: %s -> %s (%s)", old.value, state.value, reason)
+        self._emit("breaker_changed", state=state.value, previous=old.value, reason=reason)
+        self._claimer.wake.set()
+
+    def on_lost_data(self, reason: str) -> None:
+        self._logger.error(
+            "the store of namespace %s lost data (%s); what it forgot is planned again, tokens go on rising",
+            self.namespace, reason,
+        )  # fmt: skip
+        self._emit("store_lost_data", reason=reason)
+
+    def on_store_answer(self) -> None:
+        self._store_ok_at = self._clock.monotonic()
+        failed, self._store_failed_at = self._store_failed_at, None
+        if failed is not None:
+            self._store_error = None
+            seconds = self._store_ok_at - failed
+            self._logger.warning("the store answers again after %.1f s", seconds)
+            self._emit("store_recovered", seconds=seconds)
+
+    def on_store_failure(self, role: str, exc: StoreUnavailable) -> None:
+        self._store_error = str(exc)
+        if self._store_failed_at is None:
+            self._store_failed_at = self._clock.monotonic()
+            self._logger.error("the store does not answer (%s): %s; retrying until it does", role, exc)
+            self._emit("store_unavailable", role=role, error=str(exc))
+
+    def on_role_death(self, role: str, error: str) -> None:
+        self._emit("role_died", role=role, error=error)
+
+    # ---------------------------------------------------------------- questions
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this worker leads, by its own clock."""
+        return self._parts.leadership.term is not None
+
+    @property
+    def http_address(self) -> Optional[str]:
+        """``host:port`` of the built-in HTTP thread; None when it is off or found no port."""
+        return self._http_address
+
+    @property
+    def strategy(self) -> PartitionStrategy:
+        """The partitions of this namespace."""
+        self._check_fork()
+        return self._strategy
+
+    @property
+    def circuit_breaker(self) -> Optional[CircuitBreaker]:
+        """The breaker, or None when it is switched off."""
+        return self._parts.breaker
+
+    def wait_idle(self, timeout: Optional[float] = None) -> bool:
+        """Wait until nothing is left: nothing new from the planner, nothing pending, held or due for a retry.
+
+        Asks the leader, wherever it is, for a full round that begins after this call. Failed partitions rest and do not
+        count. Goes on waiting while the store cannot be reached.
+
+        :return: False when *timeout* seconds passed, or the coordinator was stopped.
+        """
+        self._check_fork()
+        return wait_until_idle(
+            self._strategy, timeout, self._parts.leader is not None, self._stopped, self._clock, self._logger
+        )
+
+    def health(self) -> Health:
+        """Return how this worker is doing; never asks the store."""
+        now = self._clock.monotonic()
+        running, waiting = self._window.load()
+        problems = self._crew.problems() if self._state == RUNNING else []
+        if self._state in (DRAINING, STOPPED, FORKED, NEW):
+            problems.append("the coordinator is %s" % self._state)
+        if self._window.exhausted:
+            problems.append("%d tasks hang; no slot can be replaced any more, restart the process" % self._window.hung)
+        planner_problem = (
+            self._parts.planner_problem(self.config.leader_lock_expiry) if self._state == RUNNING else None
+        )
+        if planner_problem is not None:
+            problems.append(planner_problem)
+        healthy = not problems or self._state == DRAINING
+        silent = self._store_ok_at is None or now - self._store_ok_at > self.config.lease
+        if not self._accepted.is_set():
+            problems.append("the namespace has not accepted this worker yet")
+        elif silent or self._store_error is not None:
+            problems.append("the store does not answer: %s" % (self._store_error or "no call in a lease"))
+        return Health(
+            state=self._state,
+            healthy=healthy,
+            ready=self._state == RUNNING and not problems,
+            problems=problems,
+            namespace=self.namespace,
+            worker_id=self.worker_id,
+            is_leader=self.is_leader,
+            term=self._parts.leadership.term,
+            accepted=self._accepted.is_set(),
+            store_age=None if self._store_ok_at is None else now - self._store_ok_at,
+            store_error=self._store_error,
+            window_size=self._window.size,
+            in_flight=running,
+            hung=self._window.hung,
+            prefetched=waiting,
+            breaker=self._parts.breaker.state.value if self._parts.breaker is not None else None,
+            paused=self._paused,
+            roles=self._crew.health(),
+            http_address=self._http_address,
+            uptime=now - self._born,
+        )
+
+    def cached_stats(self) -> Optional[PartitionStats]:
+        """The leader's last look at the counts; None on a follower."""
+        leader = self._parts.leader
+        return leader.recovery.stats if leader is not None and self.is_leader else None
+
+    def cached_workers(self) -> Optional[int]:
+        """Live workers at the leader's last look; None on a follower."""
+        leader = self._parts.leader
+        return leader.recovery.active_workers if leader is not None and self.is_leader else None
+
+    def stats(self) -> PartitionStats:
+        """Return the counts, in one round trip."""
+        return self._strategy.get_partition_stats()
+
+    def fleet(self) -> List[WorkerInfo]:
+        """Return the live workers, in one round trip."""
+        return self._strategy.workers()

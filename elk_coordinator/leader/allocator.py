@@ -1,0 +1,205 @@
+"""The allocator: the leader's rounds of planning. Creates as much as the fleet can use soon, and no more."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any, Callable, List, NamedTuple, Optional
+
+from elk_coordinator.config import CoordinatorConfig
+from elk_coordinator.errors import LeaseLost, PlannerError, VersionConflict
+from elk_coordinator.leader.election import Leadership
+from elk_coordinator.leader.explore import Explorer
+from elk_coordinator.leader.planner import GuardedPlanner, LeaderContext
+from elk_coordinator.model import MAX_BATCH, CreatePartition, PlanState, Sweep
+from elk_coordinator.partition.strategy import PartitionStrategy
+from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.retry import backoff_delay
+from elk_coordinator.runtime.threads import Role
+
+#: The doubled questions of one "nothing new" are not repeated more often than this, in the end.
+LONGEST_EXPLORE_PAUSE = 600.0
+
+
+class Round(NamedTuple):
+    """What one round did."""
+
+    created: int
+    skipped_ids: int
+    #: Nothing new was found, also not by doubled questions.
+    exhausted: bool
+    #: It ended before the fleet's need was met.
+    dry: bool
+    last_id: Optional[int] = None
+
+
+class Allocator(Role):
+    """Plans while leading.
+
+    Rate policy: a round when leadership begins, when workers run low, when somebody asks, and after
+    ``allocation_interval``. Rounds that found nothing make calls by hungry workers wait longer, up to that interval.
+    """
+
+    name = "allocator"
+
+    def __init__(
+        self,
+        strategy: PartitionStrategy,
+        planner: GuardedPlanner,
+        leadership: Leadership,
+        config: CoordinatorConfig,
+        clock: Clock,
+        events: Events,
+        logger: logging.Logger,
+        on_term_over: Callable[[str], None],
+    ) -> None:
+        super().__init__()
+        self._strategy = strategy
+        self._planner = planner
+        self._leadership = leadership
+        self._config = config
+        self._clock = clock
+        self._events = events
+        self._logger = logger
+        self._on_term_over = on_term_over
+        self._explorer = Explorer(planner, config.max_pending_partitions, logger)
+        self._stop = threading.Event()
+        self._planned_term: Optional[int] = None
+        self._due = 0.0
+        self._quiet_until = 0.0
+        self._empty_rounds = 0
+        self._failed_rounds = 0
+        self._explore_at = 0.0
+        self._explore_pause = 0.0
+        self._hungry = False
+        self._asked = False
+        self._low_water = -1
+
+    def interrupt(self) -> None:
+        self._stop.set()
+
+    def on_sweep(self, sweep: Sweep) -> None:
+        """Hear what the once-a-second look found; called by the recovery thread."""
+        if sweep.asked:
+            self._asked = True
+        if sweep.hungry:
+            self._hungry = True
+        if sweep.asked or sweep.hungry:
+            self.wake.set()
+
+    def hint(self) -> None:
+        """Hear that workers may have run low."""
+        self._hungry = True
+        self.wake.set()
+
+    def run_once(self) -> Optional[Round]:
+        """Do a round if one is due."""
+        term = self._leadership.term
+        if term is None:
+            self._planned_term = None
+            return None
+        now = self._clock.monotonic()
+        if term != self._planned_term:
+            self._planned_term, self._due, self._quiet_until, self._explore_at = term, now, 0.0, 0.0
+            self._explore_pause, self._empty_rounds, self._low_water = 0.0, 0, -1
+        hungry = self._hungry and now >= self._quiet_until
+        if not (now >= self._due or hungry or self._asked):
+            return None
+        asked, self._asked, self._hungry = self._asked, False, False
+        return self._round(term, asked)
+
+    def pause(self, did: Optional[Round]) -> float:
+        if self._leadership.term is None:
+            return 60.0
+        now = self._clock.monotonic()
+        at = min(self._due, self._quiet_until) if self._hungry else self._due
+        return max(0.0, min(at - now, 60.0))
+
+    # ---------------------------------------------------------------- a round
+
+    def _round(self, term: int, asked: bool) -> Round:
+        began = self._clock.monotonic()
+        self._planner.questions = 0
+        context = LeaderContext(self._strategy.namespace, term, lambda: self._leadership.term, self._stop, self._clock)
+        explore = asked or began >= self._explore_at
+        try:
+            outcome = self._fill(term, context, explore)
+        except PlannerError as exc:
+            self._failed_rounds += 1
+            pause = backoff_delay(self._failed_rounds, 1.0, self._config.allocation_interval)
+            self._due = self._quiet_until = self._clock.monotonic() + pause
+            self._logger.error("%s; the plan is unchanged, next try in %.1f s", exc, pause, exc_info=exc.__cause__)
+            self._events.emit("planner_error", error=exc, method=str(exc).split("(")[0].split(" ")[0])
+            return Round(0, 0, False, False)
+        except LeaseLost:
+            self._on_term_over("the store refused a plan of this term")
+            return Round(0, 0, False, False)
+        self._failed_rounds = 0
+        self._after(term, outcome, explore)
+        if outcome.created or outcome.skipped_ids:
+            self._events.emit(
+                "planned", created=outcome.created, skipped_ids=outcome.skipped_ids,
+                seconds=self._clock.monotonic() - began, questions=self._planner.questions,
+                last_id=outcome.last_id,
+            )  # fmt: skip
+        return outcome
+
+    def _after(self, term: int, outcome: Round, explored: bool) -> None:
+        now = self._clock.monotonic()
+        self._due = now + self._config.allocation_interval
+        if outcome.created or outcome.skipped_ids:
+            self._empty_rounds, self._quiet_until = 0, 0.0
+            self._explore_pause = self._explore_at = 0.0
+        elif outcome.dry:
+            self._empty_rounds += 1
+            self._quiet_until = now + backoff_delay(self._empty_rounds, 0.5, self._config.allocation_interval)
+        if outcome.exhausted and explored:
+            self._explore_pause = min(
+                max(self._config.allocation_interval, 2 * self._explore_pause), LONGEST_EXPLORE_PAUSE
+            )
+            self._explore_at = now + self._explore_pause
+
+    def _fill(self, term: int, context: Any, explore: bool) -> Round:
+        config, strategy = self._config, self._strategy
+        size = self._planner.size(context)
+        workers = strategy.workers()
+        slots = max(len(workers), 3) * config.worker_partition_multiple
+        capacity = sum(_capacity(worker.info) for worker in workers)
+        target = min(max(slots, 2 * capacity), config.max_pending_partitions)
+        state = strategy.plan_state()
+        created = skipped_ids = 0
+        exhausted = dry = False
+        while state.pending + state.held < target and not context.is_set():
+            frontier = state.last_id if state.last_id is not None else self._planner.first_id(context) - 1
+            room = config.max_pending_partitions - state.pending - state.held
+            step = self._explorer.next_step(context, frontier, size, size * slots, room, explore)
+            if step is None:
+                exhausted, dry = explore, True
+                break
+            try:
+                state = self._create(state, term, step.ranges, step.skipped)
+            except VersionConflict:
+                # Somebody created partitions meanwhile: look again.
+                state = strategy.plan_state()
+                continue
+            created += len(step.ranges)
+            skipped_ids += sum(high - low + 1 for low, high in step.skipped)
+        low_water = target // 2
+        if low_water != self._low_water or exhausted:
+            strategy.note_round(term, low_water, state.version if exhausted else None)
+            self._low_water = low_water
+        return Round(created, skipped_ids, exhausted, dry, state.last_id)
+
+    def _create(self, state: PlanState, term: int, ranges: List[Any], skipped: List[Any]) -> PlanState:
+        first = state.max_partition_id + 1
+        partitions = [CreatePartition(first + i, low, high) for i, (low, high) in enumerate(ranges[:MAX_BATCH])]
+        return self._strategy.plan_partitions(state, term, partitions, skipped)
+
+
+def _capacity(info: Any) -> int:
+    """Return the slots and prefetch of a worker by what it says of itself."""
+    try:
+        return max(0, min(int(info.get("capacity", 0)), 100_000))
+    except (TypeError, ValueError, AttributeError):
+        return 0

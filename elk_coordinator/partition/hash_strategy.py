@@ -1,0 +1,301 @@
+"""HashPartitionStrategy: partitions in Redis hashes and sorted sets, each move one Lua script."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+
+from elk_coordinator.errors import ConfigError, LeaseLost, StateError, StoreError, VersionConflict
+from elk_coordinator.model import (
+    MAX_BATCH,
+    Beat,
+    CancelReason,
+    CreatePartition,
+    IdleState,
+    Partition,
+    PartitionStats,
+    PartitionStatus,
+    PlanState,
+    Range,
+    Reclaimed,
+    ReportResult,
+    StrategyType,
+    Sweep,
+    Turn,
+)
+from elk_coordinator.partition import codec
+from elk_coordinator.partition.requests import BeatRequest, TurnRequest
+from elk_coordinator.partition.strategy import PartitionStrategy
+from elk_coordinator.store.base import DataStore
+from elk_coordinator.store.redis_store import RedisDataStore, floor_refused
+
+_TURN_KEYS = "meta streams pending suspects delayed leases claimed failed specs state done cancels corrupt"
+_INDEX_OF = {"active": ("specs", "HSCAN"), "done": ("done", "HSCAN"), "held": ("leases", "ZSCAN"),
+             "failed": ("failed", "ZSCAN")}  # fmt: skip
+
+#: Answers to a report; '-' is a claim that is gone.
+_STATUS_OF_CODE = {
+    "C": PartitionStatus.COMPLETED,
+    "P": PartitionStatus.PENDING,
+    "F": PartitionStatus.FAILED,
+    "-": None,
+}
+
+
+class HashPartitionStrategy(PartitionStrategy):
+    """The recommended strategy. Needs a :class:`~elk_coordinator.RedisDataStore`."""
+
+    strategy_type = StrategyType.HASH
+    store: RedisDataStore
+
+    def __init__(self, namespace: str, store: DataStore, **options: Any) -> None:
+        if not isinstance(store, RedisDataStore):
+            raise ConfigError(
+                "strategy: StrategyType.HASH needs a RedisDataStore, not %s; StrategyType.SIMPLE runs on any DataStore"
+                % type(store).__name__
+            )
+        super().__init__(namespace, store.namespaced(namespace), **options)
+        keys = self.store.keys
+        self._turn_keys = keys.many(_TURN_KEYS)
+        self._beat_keys = keys.many("meta workers worker_info leases state cancels streams")
+        self._checkpoint_keys = keys.many("meta leases state")
+        self._sweep_keys = keys.many("meta leases state claimed pending suspects delayed failed corrupt lock:leader")
+        self._plan_keys = keys.many("meta lock:leader planned skipped specs pending")
+        self._read_keys = keys.many("specs state done leases pending suspects delayed failed claimed")
+        self._stats_keys = keys.many("meta pending suspects delayed leases claimed failed done planned corrupt")
+
+    def _checked(self, reply: List[Any], what: str) -> List[Any]:
+        if reply[0] == -1:
+            raise StoreError(floor_refused(self.memory.floor))
+        if reply[0] == 0:
+            raise StateError(
+                "%s of this worker instance was overtaken by a later one: two processes share one instance "
+                "(a fork after start?)" % what
+            )
+        return reply
+
+    def turn(self, request: TurnRequest) -> Turn:
+        args: List[Any] = [
+            request.stream,
+            request.sequence,
+            self.memory.floor,
+            request.worker_id,
+            int(request.lease * 1000),
+            min(request.free, MAX_BATCH),
+            max(0, min(request.prefetch, MAX_BATCH - request.free)),
+            1 if request.suspects else 0,
+            self.max_attempts,
+            self.max_deliveries,
+            self.store.keys.channel,
+            len(request.reports),
+        ]
+        for report in request.reports:
+            args += (
+                codec.pad(report.partition_id),
+                report.token,
+                report.outcome.value,
+                report.processed,
+                int(report.delay * 1000),
+                codec.clip_error(report.error) if report.error else "",
+            )
+        args.append(len(request.starts))
+        for partition_id, token in request.starts:
+            args += (codec.pad(partition_id), token)
+        reply = self._checked(self.store.run("partition/work", self._turn_keys, args), "a turn")
+        results = [
+            ReportResult(report.partition_id, report.token, _STATUS_OF_CODE[code])
+            for report, code in zip(request.reports, reply[5].decode("ascii"))
+        ]
+        granted = [codec.decode(int(reply[i]), reply[i + 1], reply[i + 2]) for i in range(6, len(reply), 3)]
+        if granted:
+            self.memory.saw(max(partition.fencing_token for partition in granted))
+        return Turn(results, granted, reply[3], bool(reply[4]), bool(reply[2]))
+
+    def beat(self, request: BeatRequest) -> Beat:
+        args: List[Any] = [
+            request.stream,
+            request.sequence,
+            self.memory.floor,
+            request.worker_id,
+            int(request.ttl * 1000),
+            json.dumps(dict(request.info)),
+            int(request.lease * 1000),
+            self.store.keys.SCHEMA,
+            self.strategy_type.value,
+            len(request.claims),
+        ]
+        for partition_id, token in request.claims:
+            args += (codec.pad(partition_id), token)
+        reply = self.store.run("partition/heartbeat", self._beat_keys, args)
+        if reply[0] == -2:
+            raise self._refused(reply[1].decode(), reply[2].decode())
+        reply = self._checked(reply, "a heartbeat")
+        letters = reply[5].decode("ascii")
+        wishes = {}
+        for i in range(6, len(reply), 2):
+            letter, _, who = reply[i + 1].decode("utf-8", "replace").partition(" ")
+            wishes[int(reply[i])] = (CancelReason.CANCELLED if letter == "C" else CancelReason.STOP, who)
+        return Beat(
+            frozenset(claim for claim, letter in zip(request.claims, letters) if letter == "x"),
+            wishes,
+            bool(reply[3]),
+            int(reply[4]),
+            bool(reply[2]),
+        )
+
+    def _refused(self, schema: str, strategy: str) -> ConfigError:
+        if strategy != self.strategy_type.value:
+            return ConfigError(
+                "strategy: namespace %r runs strategy %r, this worker is configured for %r; use the same one, or "
+                "another namespace" % (self.namespace, strategy, self.strategy_type.value)
+            )
+        return ConfigError(
+            "namespace %r was written with schema %s, this library reads %d and %d; upgrade the library, or "
+            "use another namespace" % (self.namespace, schema, self.store.keys.SCHEMA - 1, self.store.keys.SCHEMA)
+        )
+
+    def save_checkpoint(self, partition_id: int, token: int, checkpoint: int, processed: int) -> bool:
+        args: List[Any] = [self.memory.floor, codec.pad(partition_id), token, codec.bound(checkpoint), processed]
+        reply = self.store.run("partition/checkpoint", self._checkpoint_keys, args)
+        if reply[0] == -1:
+            raise StoreError(floor_refused(self.memory.floor))
+        return bool(reply[0])
+
+    def sweep(self, limit: int = MAX_BATCH, term: Optional[int] = None) -> Sweep:
+        args: List[Any] = [limit, self.max_deliveries, self.memory.floor, "" if term is None else term]
+        args.append(int(self.lease * 1000))
+        reply = self._checked(self.store.run("partition/sweep", self._sweep_keys, args), "a sweep")
+        reclaimed = []
+        for i in range(6, len(reply), 6):
+            partition_id, worker, token, deliveries, letter = (reply[i + k] for k in range(5))
+            reclaimed.append(
+                Reclaimed(
+                    int(partition_id),
+                    worker.decode("utf-8", "replace"),
+                    int(token),
+                    int(deliveries),
+                    codec.STATUS_OF_LETTER[letter.decode("ascii")],
+                )
+            )
+        return Sweep(reclaimed, bool(reply[2]), bool(reply[3]), reply[3] == 2, int(reply[4]), int(reply[5]))
+
+    def plan_state(self) -> PlanState:
+        keys = self.store.keys.many("meta planned pending suspects delayed leases")
+        version, tail, top, pending, held = self.store.run("partition/plan_state", keys)
+        return PlanState(int(version), codec.uninterval(tail) if tail else None, int(top), pending, held)
+
+    def note_round(self, term: int, low_water: int, exhausted_version: Optional[int]) -> bool:
+        marks: List[Any] = ["low_water", low_water]
+        if exhausted_version is not None:
+            marks += ["exhausted_at", "now", "exhausted_version", exhausted_version]
+        return bool(self.store.run("partition/mark", self.store.keys.many("meta lock:leader"), [term, "", *marks])[0])
+
+    def ask_for_round(self) -> None:
+        args = ["", self.store.keys.channel, "asked", "1"]
+        self.store.run("partition/mark", self.store.keys.many("meta lock:leader"), args)
+
+    def idle_state(self) -> IdleState:
+        keys = self.store.keys.many("meta pending suspects delayed leases")
+        now, count, planned, at, version = (int(item) for item in self.store.run("partition/idle", keys))
+        return IdleState(now / 1e6, count, planned == version, at / 1e6)
+
+    def _plan(
+        self,
+        expected_version: int,
+        term: Optional[int],
+        partitions: Sequence[CreatePartition],
+        planned: Tuple[Sequence[Range], Sequence[Range]],
+        skipped: Tuple[Sequence[Range], Sequence[Range]],
+    ) -> int:
+        args: List[Any] = [
+            expected_version,
+            "" if term is None else term,
+            self.memory.floor,
+            self.store.keys.channel,
+            len(partitions),
+        ]
+        for item in partitions:
+            args += (
+                codec.pad(item.partition_id),
+                -item.priority,
+                codec.spec_head(item.min_id, item.max_id),
+                codec.dump_options(item.options, item.partition_id),
+            )
+        for ranges in (planned[0], planned[1], skipped[0], skipped[1]):
+            args.append(len(ranges))
+            args += [codec.interval(item) for item in ranges]
+        reply = self.store.run("partition/plan", self._plan_keys, args)
+        if reply[0] == 0:
+            raise VersionConflict("the plan of %r" % self.namespace, expected_version, int(reply[1]))
+        if reply[0] == -2:
+            raise LeaseLost(0, term or 0, "the plan of this leader's term")
+        if reply[0] == -3:
+            raise StoreError("the planned intervals of %r were changed by hand: run 'elk verify'" % self.namespace)
+        reply = self._checked(reply, "a plan")
+        version = int(reply[1])
+        self.memory.saw(version)
+        return version
+
+    def _interval_page(self, which: str, first: Optional[int], limit: int) -> Tuple[int, List[Range]]:
+        start = "" if first is None else codec.bound(first)
+        keys = self.store.keys.many("meta " + which)
+        reply = self.store.run("partition/intervals", keys, [start, limit])
+        return int(reply[0]), [codec.uninterval(member) for member in reply[1:]]
+
+    def read_raw(self, partition_ids: Sequence[int]) -> List[Tuple[int, List[bytes]]]:
+        """Return for each id: spec, state, done, lease, score and index letters, as the script answers them."""
+        if not partition_ids:
+            return []
+        args = [codec.pad(partition_id) for partition_id in partition_ids]
+        reply = self.store.run("partition/read", self._read_keys, args)
+        return [(partition_id, reply[i * 6 : i * 6 + 6]) for i, partition_id in enumerate(partition_ids)]
+
+    def read(self, partition_ids: Sequence[int]) -> Dict[int, Partition]:
+        return {
+            partition_id: codec.decode(partition_id, *raw[:5])
+            for partition_id, raw in self.read_raw(partition_ids)
+            if raw[0] or raw[2]
+        }
+
+    def scan(self, key: str, command: str) -> Iterator[int]:
+        """Return the ids in one index, page by page, each at least once."""
+        cursor: Any = b"0"
+        while True:
+            reply = self.store.run("partition/scan", [self.store.keys[key]], [cursor, MAX_BATCH, command])
+            for name in reply[1:]:
+                yield int(name)
+            cursor = reply[0]
+            if int(cursor) == 0:
+                return
+
+    def _scan_ids(self, index: str) -> Iterator[int]:
+        key, command = _INDEX_OF[index]
+        return self.scan(key, command)
+
+    def get_partition_stats(self) -> PartitionStats:
+        reply = self.store.run("partition/stats", self._stats_keys)
+        pending, held, claimed, done, failed = (int(item) for item in reply[:5])
+        pruned = int(reply[7])
+        completed = done + pruned
+        total = pending + held + completed + failed
+        return PartitionStats(
+            total=total,
+            pending=pending,
+            claimed=claimed,
+            running=held - claimed,
+            completed=completed,
+            failed=failed,
+            completion_rate=completed / total if total else 0.0,
+            failure_rate=failed / total if total else 0.0,
+            max_partition_id=int(reply[5]),
+            last_allocated_id=codec.uninterval(reply[6])[1] if reply[6] else None,
+            pruned=pruned,
+        )
+
+    def is_paused(self) -> bool:
+        return bool(self.store.run("partition/stats", self._stats_keys)[9])
+
+    def stop(self) -> None:
+        """End this instance; forgets the streams of its requests."""
+        keys = self.store.keys.many("workers worker_info streams")
+        self.store.run("store/forget", keys, [""] + [self.stream(name) for name in ("work", "beat", "call", "renew")])

@@ -1,0 +1,51 @@
+"""Waiting until a namespace has nothing left to do."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Optional
+
+from elk_coordinator.errors import StoreUnavailable
+from elk_coordinator.partition.strategy import PartitionStrategy
+from elk_coordinator.runtime.clock import Clock
+
+
+def wait_until_idle(
+    strategy: PartitionStrategy,
+    timeout: Optional[float],
+    plans: bool,
+    stopped: threading.Event,
+    clock: Clock,
+    logger: logging.Logger,
+) -> bool:
+    """Wait until nothing is open and a full round of the leader, begun after this call, found nothing new.
+
+    :param plans: whether this worker could lead; if not, and nobody leads, there is nobody to ask.
+    :return: False when *timeout* seconds passed or *stopped* was set.
+    """
+    until = None if timeout is None else clock.monotonic() + timeout
+    asked_at: Optional[float] = None
+    pause = 0.02
+    while not stopped.is_set():
+        try:
+            if asked_at is None:
+                asked_at = strategy.idle_state().now
+                strategy.ask_for_round()
+            idle = strategy.idle_state()
+            answered = idle.exhausted_at > asked_at
+            if idle.open == 0 and idle.exhausted and answered:
+                return True
+            if idle.open == 0 and (answered or pause >= 1.0):
+                # The answer is about an older plan, or the leader that was asked is gone: ask again.
+                if not plans and strategy.leader() is None:
+                    return True
+                strategy.ask_for_round()
+        except StoreUnavailable as exc:
+            logger.debug("waiting for idle: %s", exc)
+        left = pause if until is None else min(pause, until - clock.monotonic())
+        if left <= 0:
+            return False
+        clock.wait(stopped, left)
+        pause = min(pause * 1.5, 1.0)
+    return False

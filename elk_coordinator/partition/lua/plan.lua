@@ -1,0 +1,83 @@
+-- include: stamp.lua
+-- Create partitions and record their ranges as planned, or record skipped ranges, in one step.
+-- The caller merged the intervals; the version it read them at is the guard: whoever else planned in between wins.
+--
+-- KEYS   1 meta  2 lock:leader  3 planned  4 skipped  5 specs  6 pending
+-- ARGV   1 expected version  2 term of the leader, or '' for a public create  3 floor  4 channel
+--        5 number of partitions, then per partition: id, -priority, spec head "min span", options JSON or ''
+--        then four lists, each a count and its members: planned removed, planned added, skipped removed, skipped added
+-- Reply  {1, new version}  {0, found version} somebody else planned  {-1} floor refused  {-2, holder's term} term is over
+--        {-3} the intervals are not as the caller read them (never happens unless the data was changed by hand)
+-- Replay a repeated request finds its own version changed: {0}; the caller reads again and sees its plan.
+-- Cost   a constant number of commands, at most 500 partitions.
+
+local meta = redis.call('HMGET', KEYS[1], 'last', 'planned_version', 'max_id')
+if ARGV[2] ~= '' then
+  local term = redis.call('HGET', KEYS[2], 'token')
+  if term ~= ARGV[2] then return {-2, term or '0'} end
+end
+local found = meta[2] or '0'
+if found ~= ARGV[1] then return {0, found} end
+local now = now_us()
+local stamp = next_stamp(tonumber(meta[1] or '0'), now, tonumber(ARGV[3]))
+if not stamp then return {-1} end
+local version = text(stamp)
+
+local n = tonumber(ARGV[5])
+local at = 6
+local specs, pending = {}, {}
+local max_id = tonumber(meta[3] or '0')
+for i = 1, n do
+  local id, score, head, options = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  specs[#specs + 1] = id
+  if options == '' then
+    specs[#specs + 1] = head .. ' ' .. version
+  else
+    specs[#specs + 1] = head .. ' ' .. version .. ' ' .. options
+  end
+  pending[#pending + 1] = score
+  pending[#pending + 1] = id
+  if tonumber(id) > max_id then max_id = tonumber(id) end
+  at = at + 4
+end
+local lists = {}
+for list = 1, 4 do
+  local count, members = tonumber(ARGV[at]), {}
+  for i = 1, count do members[i] = ARGV[at + i] end
+  lists[list] = members
+  at = at + 1 + count
+end
+
+-- Check before the first write: a removed interval must be there, exactly as it was read.
+for list = 1, 3, 2 do
+  if #lists[list] > 0 then
+    local scores = redis.call('ZMSCORE', KEYS[list == 1 and 3 or 4], unpack(lists[list]))
+    for i = 1, #lists[list] do
+      if not scores[i] then return {-3} end
+    end
+  end
+end
+
+for list = 1, 4 do
+  local members = lists[list]
+  if #members > 0 then
+    local key = KEYS[list <= 2 and 3 or 4]
+    if list % 2 == 1 then
+      redis.call('ZREM', key, unpack(members))
+    else
+      local scored = {}
+      for i = 1, #members do
+        scored[i * 2 - 1] = 0
+        scored[i * 2] = members[i]
+      end
+      redis.call('ZADD', key, unpack(scored))
+    end
+  end
+end
+if n > 0 then
+  redis.call('HSET', KEYS[5], unpack(specs))
+  redis.call('ZADD', KEYS[6], unpack(pending))
+end
+redis.call('HSET', KEYS[1], 'last', version, 'planned_version', version, 'max_id', text(max_id))
+if n > 0 then redis.pcall('PUBLISH', ARGV[4], 'work') end
+return {1, version}

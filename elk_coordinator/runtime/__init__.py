@@ -1,0 +1,1 @@
+"""Threads, time, retries, exit and fork: the only room that makes threads or waits."""

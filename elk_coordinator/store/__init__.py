@@ -1,0 +1,1 @@
+"""Where coordination data lives: the DataStore extension point and its Redis implementation."""

@@ -1,0 +1,69 @@
+"""Every Redis key of a namespace, in one place.
+
+All keys share the hash tag ``{<namespace>}``: one slot in a Redis Cluster, so scripts may touch them together.
+None ever gets a TTL: work must not disappear because nobody looked at it.
+
+=================  ======  ===================================================================  ======================
+key                type    content                                                              written by
+=================  ======  ===================================================================  ======================
+meta               hash    last (the last stamp), schema, strategy, planned_version, max_id,    every script
+                           hungry (workers ran low), low_water, paused, config_version, pruned
+lock:<name>        hash    owner, token, deadline (ms), ttl (ms); ``leader`` is the leader's    lock_*
+value:<name>       hash    version, data                                                        value_cas
+workers            zset    worker -> deadline (ms)                                              heartbeat, beat
+worker_info        hash    worker -> JSON about it                                              heartbeat, beat
+streams            hash    <nonce>:<stream> -> last sequence number and answer; goes with       work, heartbeat
+                           the worker, an hour after its last beat
+specs              hash    id -> "min span created [options]": the immutable part;              plan, work
+                           goes to ``done`` when completed
+state              hash    id -> the mutable part (state.lua), only if not plainly pending      work, sweep, ...
+pending            zset    id -> -priority: claimable now                                       plan, work, sweep
+suspects           zset    the same, for partitions lost twice or more: claimed singly          work, sweep
+delayed            zset    id -> due (ms): pending, waits for its next attempt                  work
+leases             zset    id -> deadline (ms): claimed or running                              work, heartbeat, sweep
+claimed            set     ids among the leases that have not started                           work, sweep
+failed             zset    ids that rest as failed (all scores 0)                               work, sweep
+done               hash    id -> "min span created token version deliveries attempt priority    work
+                           processed worker [options]": completed
+planned            zset    merged intervals "hi:lo", 20 digits of id + 2^63 each (scores 0)     plan
+skipped            zset    the same, for IDs known to hold no data; a part of planned           plan
+cancels            hash    id -> "C who" or "R who": an operator wants a held partition back    cancel
+corrupt            set     ids whose record could not be read: set aside, named by verify       work, sweep
+=================  ======  ===================================================================  ======================
+
+Members and fields for partition ids are the id padded to 16 digits, so that text order is number order.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, List
+
+
+class KeySpace:
+    """Builds the keys of one namespace."""
+
+    #: Schema of the data; a worker refuses a newer one, and one older than the one before.
+    SCHEMA = 1
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self._prefix = "elk:{%s}:" % namespace
+        self._known: Dict[str, str] = {}
+        #: Pub/sub channel for wake-up hints; nothing depends on a message arriving.
+        self.channel = self._prefix + "wake"
+
+    def __getitem__(self, name: str) -> str:
+        """Return the key called *name* in the table above."""
+        key = self._known.get(name)
+        if key is None:
+            key = self._known[name] = self._prefix + name
+        return key
+
+    def many(self, names: str) -> List[str]:
+        """Return several keys, named in one text parted by spaces."""
+        return [self[name] for name in names.split()]
+
+    @property
+    def pattern(self) -> str:
+        """Glob for every key of the namespace (for ``elk purge`` and ACL rules)."""
+        return self._prefix + "*"

@@ -1,0 +1,1 @@
+"""What every worker does: beat, claim, run the user's processor, report."""

@@ -1,0 +1,253 @@
+"""The claimer: one I/O thread that reports what ended and claims what comes next, both in one round trip.
+
+While tasks are short, more of them end during one round trip, so the next one carries more: batches make themselves.
+Prefetch goes only as far as short partitions need it to bridge a round trip. A request is sent again unchanged until it
+is answered, because its first try may have run.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Any, Callable, List, Optional, Tuple
+
+from elk_coordinator.config import CoordinatorConfig, lease_margin
+from elk_coordinator.model import MAX_BATCH, CancelReason, Outcome, PartitionStatus, Report, Turn
+from elk_coordinator.partition.requests import TurnRequest
+from elk_coordinator.partition.strategy import PartitionStrategy
+from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.threads import Role
+from elk_coordinator.worker.circuit_breaker import CircuitBreaker
+from elk_coordinator.worker.context import Task
+from elk_coordinator.worker.window import TaskWindow
+
+#: Seconds between two looks for work when nothing hinted at any; jittered.
+IDLE_POLL = 2.0
+#: Prefetch bridges so many round trips, but never more work than this many seconds per slot.
+BRIDGE_TURNS = 3.0
+BRIDGE_SECONDS = 0.05
+#: A prefetched task that found no slot for so long goes back: others may be idle.
+HOARD_SECONDS = 2.0
+
+
+class Claimer(Role):
+    """Keeps the window full. Rate policy: a turn at once while there is something to report or to get, else a poll."""
+
+    name = "claimer"
+    error_pause = (0.05, 1.0)
+
+    def __init__(
+        self,
+        strategy: PartitionStrategy,
+        worker_id: str,
+        config: CoordinatorConfig,
+        clock: Clock,
+        events: Events,
+        breaker: Optional[CircuitBreaker],
+        may_claim: Callable[[], bool],
+        on_lost_data: Callable[[str], None],
+        on_answer: Callable[[], None],
+        logger: logging.Logger,
+    ) -> None:
+        super().__init__()
+        self._strategy = strategy
+        self._worker_id = worker_id
+        self._config = config
+        self._clock = clock
+        self._events = events
+        self._breaker = breaker
+        self._may_claim = may_claim
+        self._on_lost_data = on_lost_data
+        self._on_answer = on_answer
+        self._logger = logger
+        self.window: TaskWindow  # set by the coordinator: the window needs this role's wake event
+        self._stream = strategy.stream("work")
+        self._sent: Optional[Tuple[TurnRequest, float, List[Task], List[Task]]] = None
+        self._turn_seconds = 0.002
+        self._suspects: "set[int]" = set()
+        self._sweep_next = False
+        self.last_turn_at: Optional[float] = None
+        self.prefetched = 0
+
+    # ---------------------------------------------------------------- one turn
+
+    def run_once(self) -> Tuple[int, int]:
+        """Do one round trip if there is a reason for one; return how much it brought and how much waits."""
+        if self._sent is None:
+            self._hand_back()
+            self._sent = self._request()
+        if self._sent is None:
+            self.last_turn_at = self._clock.monotonic()
+            return 0, 0
+        request, first_sent, ended, started = self._sent
+        sent = self._clock.monotonic()
+        turn = self._strategy.turn(request)
+        now = self._clock.monotonic()
+        self._sent = None
+        self._on_answer()
+        self.last_turn_at = now
+        self._turn_seconds += 0.2 * (min(now - sent, 1.0) - self._turn_seconds)
+        if turn.lost_data:
+            self._on_lost_data("a turn remembered a token that the store never gave out")
+        for task in started:
+            task.marked = True
+        self._settle(request, ended, turn)
+        self._take(request, turn, first_sent)
+        if turn.granted:
+            self._events.emit("claimed", count=len(turn.granted), seconds=now - sent)
+        wanted = request.free + request.prefetch
+        self._sweep_next = turn.expired and self._config.allow_preemption and len(turn.granted) < wanted
+        if self._sweep_next:
+            self._sweep()
+        if wanted and not turn.granted and self._breaker is not None:
+            self._breaker.nothing_left()
+        return len(turn.granted) + len(request.reports), self.window.unreported
+
+    def pause(self, did: Tuple[int, int]) -> float:
+        brought, waiting = did
+        if waiting or self._sweep_next or (brought and self._wanted() != (0, 0)):
+            return 0.0
+        return IDLE_POLL * random.uniform(0.75, 1.0)
+
+    def _wanted(self) -> Tuple[int, int]:
+        """Return how many to claim for free slots, and how many beyond them."""
+        window = self.window
+        if not self._may_claim() or window.exhausted:
+            return 0, 0
+        running, waiting = window.load()
+        free = window.size - running - waiting
+        allowed = self._breaker.allowance() if self._breaker is not None else None
+        if allowed is not None:
+            # Probes go singly into free slots; nothing is prefetched while the user's system is in doubt.
+            return max(0, min(free, allowed, MAX_BATCH)), 0
+        self.prefetched = self._prefetch()
+        wanted = min(window.size + self.prefetched - running - waiting, MAX_BATCH)
+        if wanted <= 0:
+            return 0, 0
+        now_free = max(0, min(free, wanted))
+        if not now_free and wanted * 4 < self.prefetched:
+            # Nothing is idle: let the next batch grow instead of fetching it by ones and twos.
+            return 0, 0
+        return now_free, wanted - now_free
+
+    def _prefetch(self) -> int:
+        mean = self.window.mean_seconds()
+        if mean is None:
+            return 0
+        horizon = min(BRIDGE_TURNS * self._turn_seconds, BRIDGE_SECONDS)
+        return min(int(self.window.size * horizon / max(mean, 1e-6)), MAX_BATCH // 2, 8 * self.window.size + 32)
+
+    def _request(self) -> Optional[Tuple[TurnRequest, float, List[Task], List[Task]]]:
+        ended = self.window.take_reports(MAX_BATCH)
+        started = self.window.unmarked(MAX_BATCH)
+        free, prefetch = self._wanted()
+        if not (ended or started or free or prefetch):
+            return None
+        request = TurnRequest(
+            worker_id=self._worker_id,
+            stream=self._stream,
+            sequence=self._strategy.next_sequence(self._stream),
+            lease=self._strategy.lease,
+            reports=[report for _, report in ended],
+            starts=[(task.partition.partition_id, task.token) for task in started],
+            free=free,
+            prefetch=prefetch,
+            suspects=not self._suspects,
+        )
+        return request, self._clock.monotonic(), [task for task, _ in ended], started
+
+    def _take(self, request: TurnRequest, turn: Turn, first_sent: float) -> None:
+        """Turn grants into tasks. The lease counts from before the request was first sent, never from the answer."""
+        trusted_until = first_sent + request.lease - lease_margin(request.lease)
+        tasks = []
+        for partition in turn.granted:
+            task = Task(partition, trusted_until, self._clock)
+            if partition.is_suspect:
+                self._suspects.add(task.token)
+            if task.lost():
+                # The answer came too late to be believed: give it back by its token, never start it.
+                self._return(task)
+                continue
+            if self._breaker is not None:
+                task.permit = self._breaker.acquire()
+                if task.permit is None:
+                    self._return(task)
+                    continue
+            tasks.append(task)
+        if tasks:
+            self.window.offer(tasks)
+
+    def _return(self, task: Task) -> None:
+        if task.permit is not None and self._breaker is not None:
+            self._breaker.give_back(task.permit)
+        self.window.put_back(task, Report(task.partition.partition_id, task.token, Outcome.RELEASED))
+
+    def _hand_back(self) -> None:
+        """Give back waiting tasks this worker should not hold: stopping, paused, breaker open, no slot in sight."""
+        closed = not self._may_claim()
+        doubtful = self._breaker is not None and self._breaker.allowance() is not None
+        now = self._clock.monotonic()
+
+        def keep(task: Task) -> bool:
+            if closed or task.reason() is not None or now - task.granted_at >= HOARD_SECONDS:
+                return False
+            # A probe is about to get its slot.
+            return not doubtful or (task.permit is not None and task.permit.probe)
+
+        for task in self.window.take_waiting(keep):
+            self._return(task)
+
+    def _sweep(self) -> None:
+        sweep = self._strategy.sweep(limit=100)
+        for item in sweep.reclaimed:
+            self._events.emit(
+                "partition_reclaimed", partition_id=item.partition_id, token=item.token, owner=item.worker_id,
+                deliveries=item.deliveries, status=item.status,
+            )  # fmt: skip
+
+    # ---------------------------------------------------------------- what became of reports
+
+    def _settle(self, request: TurnRequest, ended: List[Task], turn: Turn) -> None:
+        emit: Callable[..., Any] = self._events.emit
+        for task, report, result in zip(ended, request.reports, turn.results):
+            partition_id, token = report.partition_id, report.token
+            self._suspects.discard(token)
+            if result.refused:
+                emit("write_refused", partition_id=partition_id, token=token, what=report.outcome.name.lower())
+                self._logger.warning(
+                    "partition %d: the report %s of token %d was refused: the claim is gone",
+                    partition_id, report.outcome.name, token,
+                )  # fmt: skip
+            elif result.status is PartitionStatus.COMPLETED:
+                emit("partition_completed", partition_id=partition_id, token=token, processed=report.processed)
+            elif result.status is PartitionStatus.FAILED:
+                emit("partition_failed", partition_id=partition_id, token=token, error=report.error)
+                self._logger.error(
+                    "partition %d [%d, %d] failed for good: %s",
+                    partition_id, task.partition.min_id, task.partition.max_id, report.error or "lost too often",
+                )  # fmt: skip
+            elif report.outcome is Outcome.ERROR:
+                emit(
+                    "partition_retried", partition_id=partition_id, token=token, error=report.error,
+                    attempt=task.partition.attempt + 1, delay=report.delay,
+                )  # fmt: skip
+                self._logger.warning(
+                    "partition %d: attempt %d failed, next in %.1f s: %s", partition_id,
+                    task.partition.attempt + 1, report.delay, (report.error or "").rstrip().rpartition("\n")[2],
+                )  # fmt: skip
+            else:
+                emit("partition_released", partition_id=partition_id, token=token)
+
+    def cancel(self, partition_id: int, reason: CancelReason, by: str) -> bool:
+        """Have a held partition end for *reason*; a waiting one is given back. Whether it was held here."""
+        task = self.window.find(partition_id)
+        if task is None:
+            return False
+        task.cancel(reason, by)
+        self.wake.set()
+        return True
+
+    def idle(self) -> bool:
+        """Return whether nothing waits to be reported."""
+        return self._sent is None and not self.window.unreported

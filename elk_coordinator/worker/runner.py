@@ -1,0 +1,171 @@
+"""Runs the user's processor on one partition and decides what its end means: the outcome table of the contract."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import Any, Callable, Dict, Optional, Tuple
+
+from elk_coordinator.config import CoordinatorConfig
+from elk_coordinator.errors import ConfigError, PermanentError, TaskInterrupted
+from elk_coordinator.model import CancelReason, Outcome, Report
+from elk_coordinator.partition.codec import clip_error
+from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.retry import backoff_delay
+from elk_coordinator.worker.circuit_breaker import CircuitBreaker, Permit
+from elk_coordinator.worker.context import Saver, Task, TaskContext, first_id
+
+Process = Callable[[Any, int, int, Dict[str, Any]], Optional[int]]
+
+
+def processor_function(processor: Any) -> Process:
+    """Return the callable behind a processor: its ``process`` method, or itself.
+
+    :raises ConfigError: when it is neither.
+    """
+    method = getattr(processor, "process", None)
+    if isinstance(processor, type):
+        raise ConfigError("processor: pass an instance of %s, not the class" % processor.__name__)
+    if callable(method):
+        return method  # type: ignore[no-any-return]
+    if callable(processor):
+        return processor  # type: ignore[no-any-return]
+    raise ConfigError(
+        "processor: needs a method process(ctx, min_id, max_id, options), or must be such a function; got %r"
+        % (processor,)
+    )
+
+
+class Runner:
+    """Runs tasks. Called by several threads of the window at the same time."""
+
+    def __init__(
+        self,
+        process: Process,
+        namespace: str,
+        worker_id: str,
+        config: CoordinatorConfig,
+        clock: Clock,
+        events: Events,
+        save: Saver,
+        breaker: Optional[CircuitBreaker],
+        logger: logging.Logger,
+    ) -> None:
+        self._process = process
+        self._namespace = namespace
+        self._worker_id = worker_id
+        self._config = config
+        self._clock = clock
+        self._events = events
+        self._save = save
+        self._breaker = breaker
+        self._logger = logger
+
+    def run(self, task: Task) -> Report:
+        """Run the processor and return what to report; never raises, whatever user code does."""
+        partition = task.partition
+        options = dict(partition.options)
+        options["partition_id"] = partition.partition_id
+        options["worker_id"] = self._worker_id
+        context = TaskContext(task, self._namespace, self._worker_id, options, self._save, self._refused)
+        task.begin(self._config.task_timeout)
+        self._events.emit(
+            "task_started", partition_id=partition.partition_id, token=task.token, attempt=partition.attempt + 1
+        )
+        result: Any = None
+        error: Optional[BaseException] = None
+        try:
+            if task.lost():
+                # Frozen between claim and start: somebody else may have it by now.
+                task.seen = True
+            else:
+                result = self._process(context, first_id(partition), partition.max_id, options)
+        except BaseException as exc:
+            # SystemExit and friends end the attempt, never a thread of ours.
+            error = exc
+        report = self._judge(task, result, error)
+        self._settle(task, report)
+        self._events.emit(
+            "task_finished",
+            partition_id=partition.partition_id,
+            token=task.token,
+            outcome=report.outcome,
+            seconds=self._clock.monotonic() - (task.started_at or 0.0),
+            processed=report.processed - partition.processed,
+            error_type=type(error).__name__ if error is not None else "",
+        )
+        return report
+
+    def _judge(self, task: Task, result: Any, error: Optional[BaseException]) -> Report:
+        reason = task.reason()
+        # The reason counts when the attempt ended because of it: it broke off, or returned after it had seen it.
+        if error is None:
+            if not task.seen or task.saved == task.partition.max_id:
+                return self._report(task, Outcome.COMPLETED, task.partition.processed + self._count(task, result))
+            return self._interrupted(task, reason)
+        if isinstance(error, TaskInterrupted) and reason is not None:
+            return self._interrupted(task, reason)
+        if isinstance(error, PermanentError):
+            return self._report(task, Outcome.PERMANENT, 0, _text(error))
+        if reason in (CancelReason.STOP, CancelReason.CANCELLED):
+            return self._interrupted(task, reason)
+        return self._failed(task, _text(error))
+
+    def _interrupted(self, task: Task, reason: Optional[CancelReason]) -> Report:
+        if reason is CancelReason.TIMEOUT:
+            return self._failed(task, "timed out after %g s" % (self._config.task_timeout or 0.0))
+        if reason is CancelReason.CANCELLED:
+            return self._report(task, Outcome.CANCELLED, 0, "cancelled by %s" % (task.cancelled_by or "an operator"))
+        if reason is CancelReason.LEASE_LOST:
+            return self._report(task, Outcome.LOST)
+        return self._report(task, Outcome.RELEASED)
+
+    def _failed(self, task: Task, error: str) -> Report:
+        delay = backoff_delay(task.partition.attempt + 1, *self._config.retry_backoff)
+        if task.permit is not None and task.permit.probe:
+            # A probe tells about the user's system, not about the partition: no attempt is burnt.
+            return self._report(task, Outcome.RELEASED, 0, error, delay)
+        return self._report(task, Outcome.ERROR, 0, error, delay)
+
+    def _report(
+        self, task: Task, outcome: Outcome, processed: int = 0, error: Optional[str] = None, delay: float = 0.0
+    ) -> Report:
+        return Report(task.partition.partition_id, task.token, outcome, processed, error, delay)
+
+    def _count(self, task: Task, result: Any) -> int:
+        if result is None:
+            return task.saved_processed
+        if isinstance(result, bool) or not isinstance(result, int) or not 0 <= result < 2**53:
+            self._logger.warning(
+                "partition %d: process() returned %r instead of a count or None; counted as %d",
+                task.partition.partition_id, result, task.saved_processed,
+            )  # fmt: skip
+            return task.saved_processed
+        return result
+
+    def _settle(self, task: Task, report: Report) -> None:
+        permit: Optional[Permit] = task.permit
+        if permit is None or self._breaker is None:
+            return
+        if report.outcome is Outcome.COMPLETED:
+            self._breaker.success(permit)
+        elif report.outcome is Outcome.ERROR or (permit.probe and report.error is not None
+                                                 and report.outcome is Outcome.RELEASED):  # fmt: skip
+            self._breaker.failure(permit, report.partition_id, (report.error or "").rstrip().rpartition("\n")[2])
+        else:
+            self._breaker.give_back(permit)
+
+    def _refused(self, task: Task, what: str) -> None:
+        self._events.emit("write_refused", partition_id=task.partition.partition_id, token=task.token, what=what)
+
+
+def _text(error: BaseException) -> str:
+    """Return the traceback without our own frames, clipped to its end."""
+    frames: Tuple[Any, ...] = tuple(traceback.extract_tb(error.__traceback__))[1:]
+    try:
+        shown = "".join(traceback.format_list(list(frames)) + traceback.format_exception_only(type(error), error))
+    except Exception:
+        # Formatting runs user code (__str__), which may be what is broken.
+        shown = type(error).__name__
+    return clip_error(shown)

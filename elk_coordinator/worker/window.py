@@ -1,0 +1,245 @@
+"""The task window: a bounded number of partitions running at the same time on a ThreadPoolExecutor.
+
+The pool is made once, larger than the window ever gets; the window is *our* count of busy slots. So resizing is a
+number, and a hung slot is one that is no longer counted. A slot runs one waiting task after the other and ends when
+none is left: no hand-off between two short tasks.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import traceback
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable, Deque, Dict, List, Optional, Tuple
+
+from elk_coordinator.model import CancelReason, Report
+from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.runtime.lifecycle import abandon
+from elk_coordinator.worker.context import Task
+
+#: Threads of the pool: this many times the largest window, so that replaced slots find one.
+POOL_FACTOR = 4
+_HANGING = (CancelReason.TIMEOUT, CancelReason.CANCELLED, CancelReason.LEASE_LOST)
+
+
+class TaskWindow:
+    """Holds the tasks of one worker: those waiting for a slot, those running, and the reports of those that ended.
+
+    Thread-safe. New tasks must come from a daemon thread (pool threads inherit that), which :meth:`offer` checks.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        size: int,
+        run: Callable[[Task], Report],
+        clock: Clock,
+        logger: logging.Logger,
+        finished: threading.Event,
+        largest: Optional[int] = None,
+    ) -> None:
+        self.size = size
+        self._run = run
+        self._clock = clock
+        self._logger = logger
+        self._finished_event = finished
+        self._lock = threading.Lock()
+        self._waiting: Deque[Task] = deque()
+        self._running: Dict[int, Task] = {}
+        self._reports: Deque[Tuple[Task, Report]] = deque()
+        self._slots = 0
+        self._hung = 0
+        self._done = 0
+        self._busy = 0.0
+        self._closed = False
+        self._idle = threading.Condition(self._lock)
+        self._pool = ThreadPoolExecutor(
+            max_workers=POOL_FACTOR * (largest or size), thread_name_prefix="elk-task-%s" % namespace
+        )
+
+    # ---------------------------------------------------------------- from the claimer
+
+    def offer(self, tasks: List[Task]) -> None:
+        """Take granted tasks; run as many as there are free slots, keep the rest waiting in order."""
+        if not threading.current_thread().daemon:
+            # Pool threads would inherit it and hold the interpreter at exit.
+            raise RuntimeError("tasks must be offered from a daemon thread")
+        with self._lock:
+            self._waiting.extend(tasks)
+            new = min(self.size - self._slots, len(self._waiting))
+            if new <= 0 or self._closed:
+                return
+            self._slots += new
+        for _ in range(new):
+            self._pool.submit(self._slot)
+
+    def take_reports(self, limit: int) -> List[Tuple[Task, Report]]:
+        """Return what ended since the last call, at most *limit*."""
+        out: List[Tuple[Task, Report]] = []
+        while self._reports and len(out) < limit:
+            out.append(self._reports.popleft())
+        return out
+
+    def put_back(self, task: Task, report: Report) -> None:
+        """Add a report that did not come from running: a task given back unstarted, say."""
+        self._reports.append((task, report))
+        self._finished_event.set()
+
+    def take_waiting(self, keep: Optional[Callable[[Task], bool]] = None) -> List[Task]:
+        """Remove and return the waiting tasks, except those that *keep* wants to stay."""
+        with self._lock:
+            gone = [task for task in self._waiting if keep is None or not keep(task)]
+            self._waiting = deque(task for task in self._waiting if keep is not None and keep(task))
+            self._idle.notify_all()
+        return gone
+
+    def unmarked(self, limit: int) -> List[Task]:
+        """Return running tasks whose start the store has not been told."""
+        with self._lock:
+            return [task for task in self._running.values() if not task.marked][:limit]
+
+    def load(self) -> Tuple[int, int]:
+        """Return the busy slots and the waiting tasks."""
+        with self._lock:
+            return len(self._running) - self._hung, len(self._waiting)
+
+    def mean_seconds(self) -> Optional[float]:
+        """Return how long tasks took lately, None before the first; halves its memory now and then to stay recent."""
+        with self._lock:
+            if not self._done:
+                return None
+            mean = self._busy / self._done
+            if self._done >= 512:
+                self._done, self._busy = self._done // 2, self._busy / 2
+            # A slot that has been busy for longer than the mean says the mean is too small.
+            now = self._clock.monotonic()
+            for task in self._running.values():
+                if task.started_at is not None and not task.abandoned:
+                    mean = max(mean, (now - task.started_at) / 4)
+            return mean
+
+    # ---------------------------------------------------------------- the slots
+
+    def _slot(self) -> None:
+        task: Optional[Task] = None
+        report: Optional[Report] = None
+        while True:
+            with self._lock:
+                if task is not None and report is not None:
+                    # One step: a task is either running or reported, never both and never neither.
+                    del self._running[task.token]
+                    self._reports.append((task, report))
+                    self._done += 1
+                    self._busy += self._clock.monotonic() - (task.started_at or 0.0)
+                    if not self._finished_event.is_set():
+                        self._finished_event.set()
+                    if task.abandoned:
+                        # Its slot was replaced while it hung: this thread is one too many now.
+                        self._hung -= 1
+                        self._idle.notify_all()
+                        return
+                if not self._waiting or self._slots > self.size or self._closed:
+                    self._slots -= 1
+                    self._idle.notify_all()
+                    return
+                task = self._waiting.popleft()
+                self._running[task.token] = task
+            report = self._run(task)
+
+    # ---------------------------------------------------------------- from the heartbeat
+
+    def held(self) -> List[Task]:
+        """Return every task this worker holds: running first, then waiting; hung and lost ones are not renewed."""
+        with self._lock:
+            tasks = list(self._running.values()) + list(self._waiting)
+        return [task for task in tasks if not task.abandoned and not task.lost()]
+
+    def find_hung(self, lease: float) -> List[Tuple[Task, float, str]]:
+        """Return tasks newly found hung: task, seconds since its cancellation, stack. Their slots are replaced.
+
+        Hung is what still runs one lease after it was cancelled for TIMEOUT, CANCELLED or LEASE_LOST.
+        """
+        out = []
+        now = self._clock.monotonic()
+        with self._lock:
+            for task in self._running.values():
+                if not task.abandoned and task.reason() in _HANGING and now - task.since() > lease:
+                    task.abandoned = True
+                    self._hung += 1
+                    self._slots -= 1
+                    out.append((task, now - task.since(), _stack(task.thread_id)))
+            if out:
+                self._idle.notify_all()
+        if out:
+            self._finished_event.set()
+        return out
+
+    @property
+    def hung(self) -> int:
+        """Slots lost to hung tasks so far (those that came back are no longer counted)."""
+        return self._hung
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether so many tasks hang that no slot may be replaced any more."""
+        return self._hung > self.size
+
+    # ---------------------------------------------------------------- stop
+
+    def cancel_all(self, reason: CancelReason) -> None:
+        """Tell every running task to end."""
+        with self._lock:
+            tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel(reason)
+
+    def running(self) -> List[Task]:
+        """Return the tasks that run now, hung ones included."""
+        with self._lock:
+            return list(self._running.values())
+
+    def find(self, partition_id: int) -> Optional[Task]:
+        """Return the task for a partition, running or waiting."""
+        with self._lock:
+            for task in list(self._running.values()) + list(self._waiting):
+                if task.partition.partition_id == partition_id:
+                    return task
+        return None
+
+    def wait_empty(self, until: float) -> bool:
+        """Wait until no task runs or waits, at most until the monotonic instant *until*; hung ones do not count."""
+        with self._lock:
+            while len(self._running) > self._hung or self._waiting:
+                left = until - self._clock.monotonic()
+                if left <= 0:
+                    return False
+                self._idle.wait(min(left, 1.0))
+        return True
+
+    def wake_waiters(self) -> None:
+        """Have :meth:`wait_empty` look again."""
+        with self._lock:
+            self._idle.notify_all()
+
+    @property
+    def unreported(self) -> int:
+        """Ended tasks whose reports were not taken yet."""
+        return len(self._reports)
+
+    def close(self) -> List[Task]:
+        """Take no more tasks and let the pool go without waiting; return what still runs."""
+        with self._lock:
+            self._closed = True
+            left = list(self._running.values())
+        self._pool.shutdown(wait=False)
+        if left:
+            abandon(self._pool)
+        return left
+
+
+def _stack(thread_id: Optional[int]) -> str:
+    frame = sys._current_frames().get(thread_id or 0)
+    return "".join(traceback.format_stack(frame)) if frame is not None else "(the thread is gone)"
