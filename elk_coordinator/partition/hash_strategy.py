@@ -41,6 +41,27 @@ _STATUS_OF_CODE = {
     "-": None,
 }
 
+#: The letters of read.lua that a partition of each status may have.
+_INDEXES_OF = {
+    PartitionStatus.PENDING: ("p", "s", "d"),
+    PartitionStatus.CLAIMED: ("lc",),
+    PartitionStatus.RUNNING: ("l",),
+    PartitionStatus.COMPLETED: ("",),
+    PartitionStatus.FAILED: ("f",),
+}
+_ALL_INDEXES = (
+    ("specs", "HSCAN"),
+    ("state", "HSCAN"),
+    ("pending", "ZSCAN"),
+    ("suspects", "ZSCAN"),
+    ("delayed", "ZSCAN"),
+    ("leases", "ZSCAN"),
+    ("claimed", "SSCAN"),
+    ("failed", "ZSCAN"),
+    ("corrupt", "SSCAN"),
+    ("done", "HSCAN"),
+)
+
 
 class HashPartitionStrategy(PartitionStrategy):
     """The recommended strategy. Needs a :class:`~elk_coordinator.RedisDataStore`."""
@@ -267,6 +288,36 @@ class HashPartitionStrategy(PartitionStrategy):
             cursor = reply[0]
             if int(cursor) == 0:
                 return
+
+    def indexed_ids(self) -> Iterator[int]:
+        # Specs before done: what completes in between is then seen in at least one of them.
+        for key, command in _ALL_INDEXES:
+            yield from self.scan(key, command)
+
+    def inspect(self, partition_ids: Sequence[int]) -> List[Tuple[int, Optional[Partition], List[str]]]:
+        out = []
+        for partition_id, raw in self.read_raw(partition_ids):
+            spec, _, done, _, _, letters = raw
+            wrong: List[str] = []
+            partition: Optional[Partition] = None
+            if spec or done:
+                try:
+                    partition = codec.decode(partition_id, *raw[:5])
+                except StoreError as exc:
+                    wrong.append(str(exc))
+            indexes = letters.decode("ascii")
+            if spec and done:
+                wrong.append("it is active and completed at the same time")
+            elif partition is None and not wrong and (raw[1] or indexes):
+                wrong.append("an index or a state mentions it (%s), but it has no record" % (indexes or "state"))
+            elif partition is not None and indexes not in _INDEXES_OF[partition.status]:
+                wrong.append(
+                    "it is %s, but the indexes say %r (l = leased, p = pending, s = suspect, d = delayed, c = claimed, "
+                    "f = failed)" % (partition.status.value, indexes)
+                )
+            if partition is not None or wrong:
+                out.append((partition_id, partition, wrong))
+        return out
 
     def _scan_ids(self, index: str) -> Iterator[int]:
         key, command = _INDEX_OF[index]

@@ -147,6 +147,14 @@ class PartitionStrategy(abc.ABC):
         """Return the ids in ``active``, ``done``, ``held`` or ``failed``, unordered, each at least once."""
 
     @abc.abstractmethod
+    def indexed_ids(self) -> Iterator[int]:
+        """Return every id that any record or index mentions, unordered; for audits."""
+
+    @abc.abstractmethod
+    def inspect(self, partition_ids: Sequence[int]) -> List[Tuple[int, Optional[Partition], List[str]]]:
+        """Return, of one moment, at most 500 partitions with what is wrong with their records and indexes."""
+
+    @abc.abstractmethod
     def get_partition_stats(self) -> PartitionStats:
         """Return the counts, in one round trip."""
 
