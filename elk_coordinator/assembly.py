@@ -43,8 +43,6 @@ class Owner(Protocol):
 
     def on_breaker(self, state: BreakerState, old: BreakerState, reason: str) -> None: ...
 
-    def on_lost_data(self, reason: str) -> None: ...
-
     def on_store_answer(self) -> None: ...
 
     def on_store_failure(self, role: str, exc: StoreUnavailable) -> None: ...
@@ -128,7 +126,7 @@ class Parts:
             self.events,
             breaker,
             owner.may_claim,
-            owner.on_lost_data,
+            lambda: self.heartbeat.wake.set(),
             owner.on_store_answer,
             logger,
         )
@@ -145,7 +143,6 @@ class Parts:
             lambda: self.claimer.last_turn_at,
             owner.on_wish,
             owner.on_beat,
-            owner.on_lost_data,
             logger,
         )
         self.leadership = Leadership(clock)

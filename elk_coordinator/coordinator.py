@@ -22,6 +22,7 @@ from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.protocols import Health, PartitionPlanner, ProcessContext, Processor
 from elk_coordinator.runtime import lifecycle
 from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.runtime.threads import spawn
 from elk_coordinator.store.base import DataStore
 from elk_coordinator.version import __version__
 from elk_coordinator.worker.circuit_breaker import BreakerState, CircuitBreaker
@@ -82,8 +83,10 @@ class Coordinator:
         self._stopped = threading.Event()
         self._clean = True
         self._pid = os.getpid()
+        self._eviction_checked = False
         self._accepted = threading.Event()
         self._paused = False
+        self._lost_mark: Optional[int] = None
         self._born = self._clock.monotonic()
         self._store_ok_at: Optional[float] = None
         self._store_failed_at: Optional[float] = None
@@ -93,6 +96,17 @@ class Coordinator:
         self._parts = Parts(self, namespace, store, processor, planner, self.config, self._clock, self._logger)
         self.worker_id = self._parts.worker_id
         self._strategy = self._parts.strategy
+        # The users' view goes through the store they gave, so it outlives stop(), with the same memory of tokens.
+        self._public_strategy = create_strategy(
+            self.config.strategy,
+            namespace,
+            store,
+            partition_lock_expiry=self.config.lease,
+            max_attempts=self.config.max_attempts,
+            max_deliveries=self.config.max_deliveries,
+            logger=self._logger,
+        )
+        self._public_strategy.memory = self._strategy.memory
         self._window = self._parts.window
         self._claimer = self._parts.claimer
         self._crew = self._parts.crew
@@ -151,7 +165,7 @@ class Coordinator:
     def _bind_http(self) -> None:
         if not self.config.metrics_enabled or self._server is not None:
             return
-        server = HttpServer(App(self, self._parts.metrics), self.config.metrics_addr, self._logger)
+        server = HttpServer(App(self, self._parts.metrics, self._logger), self.config.metrics_addr, self._logger)
         try:
             self._http_address = server.bind()
         except OSError as exc:
@@ -174,27 +188,34 @@ class Coordinator:
             if first:
                 self._state = DRAINING if started else STOPPED
         wait = self.config.stop_timeout if timeout is None else max(0.0, timeout)
+        # A task or listener of ours cannot wait for its own end: the stop goes on without it.
+        inside = threading.current_thread().name.startswith("elk-")
         if not first:
-            # From a task of ours, waiting for the stop would be waiting for ourselves.
-            inside = threading.current_thread().name.startswith("elk-")
             self._stopped.wait(0.0 if inside else wait + STOP_SLACK)
-            return self._clean and self._stopped.is_set()
+        elif inside and started:
+            spawn("elk-stop-%s" % self.namespace, lambda: self._end(wait, True))
+        else:
+            self._end(wait, started)
+        return self._clean and self._stopped.is_set()
+
+    def _end(self, wait: float, started: bool) -> None:
         began = self._clock.monotonic()
-        clean = self._drain(began + wait) if started else True
-        self._close()
-        self._clean = clean
-        with self._life:
-            self._state = STOPPED
-        seconds = self._clock.monotonic() - began
+        try:
+            self._clean = self._drain(began + wait) if started else True
+        finally:
+            self._close()
+            with self._life:
+                self._state = STOPPED
+            self._stopped.set()
         if started:
-            self._logger.info("worker %s stopped in %.1f s%s", self.worker_id, seconds, "" if clean else ", not clean")
-        self._stopped.set()
-        return clean
+            seconds = self._clock.monotonic() - began
+            how = "" if self._clean else ", not everything ended in time"
+            self._logger.info("worker %s stopped in %.1f s%s", self.worker_id, seconds, how)
 
     def _drain(self, until: float) -> bool:
         """The order of stopping. One deadline for all of it; heartbeats go on to the end of the drain."""
         clock = self._clock
-        own_task = threading.current_thread().name.startswith("elk-task-")
+        began = clock.monotonic()
         # 1. Claim nothing more; what has not started goes back with the next report.
         self._claimer.wake.set()
         # 2. Step down, so that a follower plans on while we drain.
@@ -204,7 +225,7 @@ class Coordinator:
         # 3. Tell the tasks.
         self._window.cancel_all(CancelReason.STOP)
         # 4. Drain while heartbeats and reports go on.
-        drained = False if own_task else self._window.wait_empty(until)
+        drained = self._window.wait_empty(until)
         # 5. The last reports, also of what was given back.
         last = max(until, clock.monotonic() + 0.2) + STOP_SLACK / 3
         while not self._claimer.idle() and clock.monotonic() < last:
@@ -225,7 +246,7 @@ class Coordinator:
                 task.partition.partition_id,
             )
         clean = drained and reported and not running and not left
-        self._emit("stopped", clean=clean, seconds=clock.monotonic() - (until - self.config.stop_timeout))
+        self._emit("stopped", clean=clean, seconds=clock.monotonic() - began)
         # 7. The rest: connections (which ends the wait for hints), HTTP, listeners.
         self._parts.lease_store.close()
         left += self._crew.stop(["wakeup", "http", "events"], 0.5)
@@ -245,10 +266,15 @@ class Coordinator:
         if self._state == RUNNING:
             self._logger.warning("the process ends without stop(); draining")
             self.stop(min(self.config.stop_timeout, EXIT_GRACE, self.config.lease / 2))
+        elif self._state == DRAINING:
+            self._stopped.wait(EXIT_GRACE)
 
     def after_fork_in_child(self) -> None:
-        """Become invalid: the threads stayed in the parent."""
+        """Become invalid: the threads stayed in the parent. Takes no lock, another thread may have held it."""
         self._state = FORKED
+        if self._server is not None:
+            # Or the child would keep the port open after the parent's end.
+            self._server.close_after_fork()
 
     def __enter__(self) -> "Coordinator":
         return self.start()
@@ -294,12 +320,26 @@ class Coordinator:
 
     def on_beat(self, beat: Beat) -> None:
         self._paused = beat.paused
+        if self._lost_mark is not None and beat.lost_mark != self._lost_mark:
+            self._lost_data(beat.lost_mark)
+        self._lost_mark = beat.lost_mark
         if not self._accepted.is_set():
             self._accepted.set()
             self._claimer.wake.set()
             if self._parts.leader is not None:
                 self._parts.leader.election.wake.set()
+        elif not self._eviction_checked:
+            self._eviction_checked = True
+            self._check_eviction()
         self.on_store_answer()
+
+    def _check_eviction(self) -> None:
+        """Warn when the store may throw work away under memory pressure; after start, so that start is one trip."""
+        policy = self._strategy.store.eviction_policy()
+        if policy not in (None, "noeviction"):
+            self._logger.error(
+                "the store evicts keys (maxmemory-policy %s): partitions may vanish; set it to noeviction", policy
+            )
 
     def on_wish(self, partition_id: int, reason: CancelReason, who: str) -> None:
         self._claimer.cancel(partition_id, reason, who)
@@ -310,12 +350,13 @@ class Coordinator:
         self._emit("breaker_changed", state=state.value, previous=old.value, reason=reason)
         self._claimer.wake.set()
 
-    def on_lost_data(self, reason: str) -> None:
+    def _lost_data(self, mark: int) -> None:
         self._logger.error(
-            "the store of namespace %s lost data (%s); what it forgot is planned again, tokens go on rising",
-            self.namespace, reason,
+            "the store of namespace %s lost data (noticed at stamp %d: it had forgotten tokens a worker remembers); "
+            "what it forgot is planned and processed again, tokens go on rising",
+            self.namespace, mark,
         )  # fmt: skip
-        self._emit("store_lost_data", reason=reason)
+        self._emit("store_lost_data", mark=mark)
 
     def on_store_answer(self) -> None:
         self._store_ok_at = self._clock.monotonic()
@@ -350,9 +391,9 @@ class Coordinator:
 
     @property
     def strategy(self) -> PartitionStrategy:
-        """The partitions of this namespace."""
+        """The partitions of this namespace; goes on working after stop()."""
         self._check_fork()
-        return self._strategy
+        return self._public_strategy
 
     @property
     def circuit_breaker(self) -> Optional[CircuitBreaker]:
@@ -374,6 +415,7 @@ class Coordinator:
 
     def health(self) -> Health:
         """Return how this worker is doing; never asks the store."""
+        self._check_fork()
         now = self._clock.monotonic()
         running, waiting = self._window.load()
         problems = self._crew.problems() if self._state == RUNNING else []
@@ -389,7 +431,8 @@ class Coordinator:
         healthy = not problems or self._state == DRAINING
         silent = self._store_ok_at is None or now - self._store_ok_at > self.config.lease
         if not self._accepted.is_set():
-            problems.append("the namespace has not accepted this worker yet")
+            errors = [role.last_error for role in self._crew.health() if role.name == "heartbeat" and role.last_error]
+            problems.append("the namespace has not accepted this worker yet: %s" % (errors or ["no answer so far"])[0])
         elif silent or self._store_error is not None:
             problems.append("the store does not answer: %s" % (self._store_error or "no call in a lease"))
         return Health(

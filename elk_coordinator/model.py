@@ -314,7 +314,7 @@ class Turn:
     left: int = 0
     #: Leases in the store that have run out and wait to be reclaimed.
     expired: bool = False
-    #: The caller remembered a token above the store's last: the store went back in time.
+    #: The caller remembered a stamp above the store's last: the store went back in time.
     lost_data: bool = False
 
 
@@ -328,7 +328,8 @@ class Beat:
     cancels: Mapping[int, Tuple[CancelReason, str]] = attr.Factory(dict)
     paused: bool = False
     config_version: int = 0
-    lost_data: bool = False
+    #: Stamp of the last known loss of data by the store; 0 = none.
+    lost_mark: int = 0
 
 
 @attr.s(auto_attribs=True, frozen=True, slots=True)

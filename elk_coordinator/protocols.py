@@ -230,7 +230,7 @@ class Listener:
         """The first good call after failed ones. Facts: seconds."""
 
     def on_store_lost_data(self, event: Event) -> None:
-        """The store went back in time; the plan may start again. Facts: reason."""
+        """The store went back in time; the plan may start again. Facts: mark (stamp when it was noticed)."""
 
 
 #: Every kind of event, from the methods of Listener.

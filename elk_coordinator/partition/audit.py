@@ -1,4 +1,4 @@
-"""The audit behind ``elk verify``: is everything planned accounted for, once, and do the indexes agree with the records?
+"""The audit behind ``elk verify``: is everything planned accounted for once, and do the indexes agree with the records?
 
 It reads page by page while work goes on. Each partition is read with all its indexes in one step, so work in flight
 cannot look like damage; what needs the whole picture (coverage, counts) is looked at again when the plan or the counts

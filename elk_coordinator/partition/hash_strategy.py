@@ -127,7 +127,16 @@ class HashPartitionStrategy(PartitionStrategy):
             ReportResult(report.partition_id, report.token, _STATUS_OF_CODE[code])
             for report, code in zip(request.reports, reply[5].decode("ascii"))
         ]
-        granted = [codec.decode(int(reply[i]), reply[i + 1], reply[i + 2]) for i in range(6, len(reply), 3)]
+        granted, unreadable = [], []
+        for i in range(6, len(reply), 3):
+            try:
+                granted.append(codec.decode(int(reply[i]), reply[i + 1], reply[i + 2]))
+            except StoreError as exc:
+                self.logger.error("%s; it is set aside", exc)
+                unreadable.append(reply[i])
+        if unreadable:
+            keys = self.store.keys.many("corrupt pending suspects delayed leases claimed failed")
+            self.store.run("partition/quarantine", keys, unreadable)
         if granted:
             self.memory.saw(max(partition.fencing_token for partition in granted))
         return Turn(results, granted, reply[3], bool(reply[4]), bool(reply[2]))
@@ -151,6 +160,8 @@ class HashPartitionStrategy(PartitionStrategy):
         if reply[0] == -2:
             raise self._refused(reply[1].decode(), reply[2].decode())
         reply = self._checked(reply, "a heartbeat")
+        # Every beat remembers how far the stamps are, so that even a worker that never claims can prove a loss.
+        self.memory.saw(int(reply[1]))
         letters = reply[5].decode("ascii")
         wishes = {}
         for i in range(6, len(reply), 2):
@@ -161,7 +172,7 @@ class HashPartitionStrategy(PartitionStrategy):
             wishes,
             bool(reply[3]),
             int(reply[4]),
-            bool(reply[2]),
+            int(reply[2]),
         )
 
     def _refused(self, schema: str, strategy: str) -> ConfigError:
@@ -272,11 +283,17 @@ class HashPartitionStrategy(PartitionStrategy):
         return [(partition_id, reply[i * 6 : i * 6 + 6]) for i, partition_id in enumerate(partition_ids)]
 
     def read(self, partition_ids: Sequence[int]) -> Dict[int, Partition]:
-        return {
-            partition_id: codec.decode(partition_id, *raw[:5])
-            for partition_id, raw in self.read_raw(partition_ids)
-            if raw[0] or raw[2]
-        }
+        out = {}
+        for partition_id, raw in self.read_raw(partition_ids):
+            if raw[0] or raw[2]:
+                try:
+                    out[partition_id] = codec.decode(partition_id, *raw[:5])
+                except StoreError as exc:
+                    if len(partition_ids) == 1:
+                        raise
+                    # One unreadable record must not hide the others; verify names it.
+                    self.logger.error("%s", exc)
+        return out
 
     def scan(self, key: str, command: str) -> Iterator[int]:
         """Return the ids in one index, page by page, each at least once."""

@@ -140,7 +140,10 @@ class PartitionStrategy(abc.ABC):
 
     @abc.abstractmethod
     def read(self, partition_ids: Sequence[int]) -> Dict[int, Partition]:
-        """Return those of at most 500 partitions that exist."""
+        """Return those of at most 500 partitions that exist.
+
+        An unreadable record is logged and left out; asked for alone it raises StoreError.
+        """
 
     @abc.abstractmethod
     def _scan_ids(self, index: str) -> Iterator[int]:

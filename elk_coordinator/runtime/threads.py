@@ -50,6 +50,11 @@ class Role(abc.ABC):
         """End a turn that blocks, because the role is being stopped. Called from another thread."""
 
 
+def spawn(name: str, target: Callable[[], None]) -> None:
+    """Run *target* once in a daemon thread of its own."""
+    threading.Thread(target=target, name=name, daemon=True).start()
+
+
 class RoleThread:
     """Runs one role until stopped. The stop event is made here and only ever set, so no stop is lost."""
 
@@ -64,6 +69,8 @@ class RoleThread:
         self.restarts = 0
         self.failures = 0
         self.last_error: Optional[str] = None
+        self._logged: Optional[str] = None
+        self._logged_at = 0.0
         self._last_ok: Optional[float] = None
         self._turn_began: Optional[float] = None
 
@@ -134,7 +141,11 @@ class RoleThread:
             self._logger.debug("%s: %s", self._thread_name, exc)
             self._crew.store_failed(self.role.name, exc)
         else:
-            self._logger.error("%s: turn failed", self._thread_name, exc_info=True)
+            # The same error turn after turn is said once a minute, so that the log stays readable.
+            now = self._clock.monotonic()
+            if self.last_error != self._logged or now - self._logged_at > 60.0:
+                self._logged, self._logged_at = self.last_error, now
+                self._logger.error("%s: turn failed (%d in a row)", self._thread_name, self.failures, exc_info=True)
 
     def health(self) -> RoleHealth:
         now = self._clock.monotonic()

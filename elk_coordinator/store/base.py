@@ -92,6 +92,10 @@ class DataStore(abc.ABC):
         To be called from one thread per store object only.
         """
 
+    def eviction_policy(self) -> Optional[str]:
+        """Return what the store does when memory runs out (``noeviction`` is the safe one); None = unknown."""
+        return None
+
     @abc.abstractmethod
     def close(self) -> None:
         """Close the connections this object opened, and end its waits."""

@@ -232,8 +232,7 @@ class RedisDataStore(DataStore):
             except (redis.RedisError, OSError):
                 pass
 
-    def check_eviction(self) -> Optional[str]:
-        """Return the server's eviction policy, or None where it may not be asked."""
+    def eviction_policy(self) -> Optional[str]:
         try:
             answer = self._link.command("CONFIG", "GET", "maxmemory-policy")
         except StoreError:

@@ -46,7 +46,7 @@ class Claimer(Role):
         events: Events,
         breaker: Optional[CircuitBreaker],
         may_claim: Callable[[], bool],
-        on_lost_data: Callable[[str], None],
+        on_lost_data: Callable[[], None],
         on_answer: Callable[[], None],
         logger: logging.Logger,
     ) -> None:
@@ -65,6 +65,7 @@ class Claimer(Role):
         self._stream = strategy.stream("work")
         self._sent: Optional[Tuple[TurnRequest, float, List[Task], List[Task]]] = None
         self._turn_seconds = 0.002
+        self._turning = False
         self._suspects: "set[int]" = set()
         self._sweep_next = False
         self.last_turn_at: Optional[float] = None
@@ -74,6 +75,13 @@ class Claimer(Role):
 
     def run_once(self) -> Tuple[int, int]:
         """Do one round trip if there is a reason for one; return how much it brought and how much waits."""
+        self._turning = True
+        try:
+            return self._turn()
+        finally:
+            self._turning = False
+
+    def _turn(self) -> Tuple[int, int]:
         if self._sent is None:
             self._hand_back()
             self._sent = self._request()
@@ -89,7 +97,8 @@ class Claimer(Role):
         self.last_turn_at = now
         self._turn_seconds += 0.2 * (min(now - sent, 1.0) - self._turn_seconds)
         if turn.lost_data:
-            self._on_lost_data("a turn remembered a token that the store never gave out")
+            # The next beat reads the mark that the turn left, as every other worker's will.
+            self._on_lost_data()
         for task in started:
             task.marked = True
         self._settle(request, ended, turn)
@@ -249,5 +258,5 @@ class Claimer(Role):
         return True
 
     def idle(self) -> bool:
-        """Return whether nothing waits to be reported."""
-        return self._sent is None and not self.window.unreported
+        """Return whether nothing waits to be reported; never true in the middle of a turn."""
+        return not self._turning and self._sent is None and not self.window.unreported

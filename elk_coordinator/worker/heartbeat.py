@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
+import attr
+
 from elk_coordinator.config import CoordinatorConfig, lease_margin
 from elk_coordinator.errors import StoreError
 from elk_coordinator.model import MAX_BATCH, Beat, CancelReason
@@ -34,7 +36,6 @@ class Heartbeat(Role):
         claimer_turn_at: Callable[[], Optional[float]],
         on_wish: Callable[[int, CancelReason, str], None],
         on_beat: Callable[[Beat], None],
-        on_lost_data: Callable[[str], None],
         logger: logging.Logger,
     ) -> None:
         super().__init__()
@@ -48,7 +49,6 @@ class Heartbeat(Role):
         self._claimer_turn_at = claimer_turn_at
         self._on_wish = on_wish
         self._on_beat = on_beat
-        self._on_lost_data = on_lost_data
         self._logger = logger
         self._stream = strategy.stream("beat")
         self._due: Optional[float] = None
@@ -79,8 +79,6 @@ class Heartbeat(Role):
         self._events.emit(
             "heartbeat", ok=True, seconds=self._clock.monotonic() - began, lateness=lateness, held=len(tasks), error=""
         )
-        if beat.lost_data:
-            self._on_lost_data("a heartbeat remembered a token that the store never gave out")
         for partition_id, (reason, who) in beat.cancels.items():
             self._on_wish(partition_id, reason, who)
         self._watch()
@@ -114,7 +112,6 @@ class Heartbeat(Role):
         lost: "set[Any]" = set()
         cancels: Dict[int, Any] = {}
         beat = Beat()
-        lost_data = False
         # At most 500 claims a script; without any there is one beat all the same.
         for start in range(0, max(len(tasks), 1), MAX_BATCH):
             page = tasks[start : start + MAX_BATCH]
@@ -129,8 +126,7 @@ class Heartbeat(Role):
                     task.trust(sent + lease - lease_margin(lease))
             lost |= beat.lost
             cancels.update(beat.cancels)
-            lost_data = lost_data or beat.lost_data
-        return Beat(frozenset(lost), cancels, beat.paused, beat.config_version, lost_data)
+        return attr.evolve(beat, lost=frozenset(lost), cancels=cancels)
 
     def _watch(self) -> None:
         """Say which leases were lost and which tasks hang."""

@@ -5,13 +5,13 @@
 -- KEYS   1 meta  2 workers  3 worker_info  4 leases  5 state  6 cancels  7 streams
 -- ARGV   1 stream  2 sequence number  3 floor  4 worker  5 ttl_ms (0: leave the registry alone)  6 info (JSON)  7 lease_ms
 --        8 schema  9 strategy  10 number of claims, then per claim: id, token
--- Reply  {1, now_us, lost_data, paused, config_version, a letter per claim, id, wish, id, wish, ...}
+-- Reply  {1, last stamp, stamp of the last known loss of data ('0' = none), paused, config_version, a letter per claim, id, wish, id, wish, ...}
 --        letters: h held and renewed, x gone (taken, reported, or expired: an expired lease is never renewed)
 --        {0} stale: a later beat ran already  {-1} floor refused  {-2, schema, strategy} the namespace is another's
 -- Replay an equal sequence number renews once more, which changes nothing but the deadline.
 -- Cost   a constant number of commands, at most 500 claims.
 
-local meta = redis.call('HMGET', KEYS[1], 'last', 'paused', 'config_version', 'schema', 'strategy')
+local meta = redis.call('HMGET', KEYS[1], 'last', 'paused', 'config_version', 'schema', 'strategy', 'lost')
 local now = now_us()
 local now_ms = math.floor(now / 1000)
 local last = tonumber(meta[1] or '0')
@@ -27,11 +27,13 @@ local previous = redis.call('HGET', KEYS[7], ARGV[1])
 if previous and tonumber(previous) > tonumber(ARGV[2]) then return {0} end
 redis.call('HSET', KEYS[7], ARGV[1], ARGV[2])
 
-local lost_data = 0
+local lost = meta[6] or '0'
 if floor > last then
-  lost_data = 1
   -- The caller's stamps were issued by this namespace once: continue above them.
-  redis.call('HSET', KEYS[1], 'last', text(stamp))
+  note_loss(KEYS[1], last, floor, stamp)
+  lost = text(stamp)
+  last = stamp
+  redis.call('HSET', KEYS[1], 'last', lost)
 end
 if not meta[4] then redis.call('HSET', KEYS[1], 'schema', ARGV[8], 'strategy', ARGV[9]) end
 if tonumber(ARGV[5]) > 0 then
@@ -66,6 +68,6 @@ if n > 0 then
   end
   if #renewed > 0 then redis.call('ZADD', KEYS[4], 'XX', unpack(renewed)) end
 end
-local reply = {1, text(now), lost_data, meta[2] and 1 or 0, meta[3] or '0', table.concat(letters)}
+local reply = {1, text(last), lost, meta[2] and 1 or 0, meta[3] or '0', table.concat(letters)}
 for _, wish in ipairs(wishes) do reply[#reply + 1] = wish end
 return reply

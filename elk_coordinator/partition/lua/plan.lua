@@ -19,8 +19,10 @@ end
 local found = meta[2] or '0'
 if found ~= ARGV[1] then return {0, found} end
 local now = now_us()
-local stamp = next_stamp(tonumber(meta[1] or '0'), now, tonumber(ARGV[3]))
+local last, floor = tonumber(meta[1] or '0'), tonumber(ARGV[3])
+local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1} end
+note_loss(KEYS[1], last, floor, stamp)
 local version = text(stamp)
 
 local n = tonumber(ARGV[5])

@@ -14,7 +14,8 @@
 local meta = redis.call('HMGET', KEYS[1], 'last', 'hungry', 'asked')
 local now = now_us()
 local now_ms = math.floor(now / 1000)
-local stamp = next_stamp(tonumber(meta[1] or '0'), now, tonumber(ARGV[3]))
+local last, floor = tonumber(meta[1] or '0'), tonumber(ARGV[3])
+local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1} end
 local limit, max_deliveries = tonumber(ARGV[1]), tonumber(ARGV[2])
 
@@ -73,6 +74,7 @@ if #expired > 0 then
   if #to_suspects > 0 then redis.call('ZADD', KEYS[6], unpack(to_suspects)) end
   if #to_failed > 0 then redis.call('ZADD', KEYS[8], unpack(to_failed)) end
   if #broken > 0 then redis.call('SADD', KEYS[9], unpack(broken)) end
+  note_loss(KEYS[1], last, floor, stamp)
   redis.call('HSET', KEYS[1], 'last', text(stamp))
   if #expired == limit then reply[3] = 1 end
 end

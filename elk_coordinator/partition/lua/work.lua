@@ -23,6 +23,7 @@ local lost_data = 0
 if floor > last then lost_data = 1 end
 local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1} end
+note_loss(KEYS[1], last, floor, stamp)
 
 local worker, lease_ms = ARGV[4], tonumber(ARGV[5])
 local at = 13

@@ -22,6 +22,7 @@ local last = tonumber(redis.call('HGET', KEYS[1], 'last') or '0')
 local floor = tonumber(ARGV[3])
 local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1, 0, 0} end
+note_loss(KEYS[1], last, floor, stamp)
 redis.call('HSET', KEYS[2], 'token', text(stamp), 'owner', ARGV[1], 'ttl', ARGV[2],
   'deadline', text(now_ms + tonumber(ARGV[2])))
 redis.call('HSET', KEYS[1], 'last', text(stamp))

@@ -24,3 +24,8 @@ local function next_stamp(last, now, floor)
   end
   return math.max(last + 1, now, floor + 1)
 end
+
+-- A floor above the last stamp proves that the store forgot some: leave a mark that every worker's next beat reads.
+local function note_loss(meta, last, floor, stamp)
+  if floor > last then redis.call('HSET', meta, 'lost', text(stamp)) end
+end
