@@ -101,15 +101,16 @@ class Parts:
         # Everything under a lease goes through a store of our own with one short deadline; the given one stays as is.
         shortest = min(config.lease, config.leader_lock_expiry)
         self.lease_store = store.with_deadline(min(store.timeout, shortest / 6), "elk:%s" % namespace)
-        self.strategy: PartitionStrategy = create_strategy(
-            config.strategy,
-            namespace,
-            self.lease_store,
-            partition_lock_expiry=config.lease,
-            max_attempts=config.max_attempts,
-            max_deliveries=config.max_deliveries,
-            logger=logger,
-        )
+        options: Dict[str, Any] = {
+            "partition_lock_expiry": config.lease,
+            "max_attempts": config.max_attempts,
+            "max_deliveries": config.max_deliveries,
+            "logger": logger,
+        }
+        self.strategy: PartitionStrategy = create_strategy(config.strategy, namespace, self.lease_store, **options)
+        # The users' view goes through the store they gave, so it outlives stop(); both remember the same tokens.
+        self.public_strategy = create_strategy(config.strategy, namespace, store, **options)
+        self.public_strategy.memory = self.strategy.memory
         self.worker_id = worker_id = config.worker_id or default_worker_id(self.strategy.nonce)
         self.metrics = Metrics(namespace, worker_id, clock)
         self.events = Events(namespace, worker_id, clock, logger, [self.metrics], config.listeners)

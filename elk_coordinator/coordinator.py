@@ -22,8 +22,9 @@ from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.protocols import Health, PartitionPlanner, ProcessContext, Processor
 from elk_coordinator.runtime import lifecycle
 from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.runtime.store_watch import StoreWatch
 from elk_coordinator.runtime.threads import spawn
-from elk_coordinator.store.base import DataStore
+from elk_coordinator.store.base import DataStore, warn_of_eviction
 from elk_coordinator.version import __version__
 from elk_coordinator.worker.circuit_breaker import BreakerState, CircuitBreaker
 
@@ -88,29 +89,16 @@ class Coordinator:
         self._paused = False
         self._lost_mark: Optional[int] = None
         self._born = self._clock.monotonic()
-        self._store_ok_at: Optional[float] = None
-        self._store_failed_at: Optional[float] = None
-        self._store_error: Optional[str] = None
         self._http_address: Optional[str] = None
         self._server: Optional[HttpServer] = None
         self._parts = Parts(self, namespace, store, processor, planner, self.config, self._clock, self._logger)
         self.worker_id = self._parts.worker_id
         self._strategy = self._parts.strategy
-        # The users' view goes through the store they gave, so it outlives stop(), with the same memory of tokens.
-        self._public_strategy = create_strategy(
-            self.config.strategy,
-            namespace,
-            store,
-            partition_lock_expiry=self.config.lease,
-            max_attempts=self.config.max_attempts,
-            max_deliveries=self.config.max_deliveries,
-            logger=self._logger,
-        )
-        self._public_strategy.memory = self._strategy.memory
         self._window = self._parts.window
         self._claimer = self._parts.claimer
         self._crew = self._parts.crew
         self._emit = self._parts.events.emit
+        self._watch = StoreWatch(self._clock, self._emit, self._logger)
         self._parts.metrics.attach(self)
 
     # ---------------------------------------------------------------- life
@@ -329,17 +317,10 @@ class Coordinator:
             if self._parts.leader is not None:
                 self._parts.leader.election.wake.set()
         elif not self._eviction_checked:
+            # After start, so that start() is one round trip.
             self._eviction_checked = True
-            self._check_eviction()
+            warn_of_eviction(self._strategy.store, self._logger)
         self.on_store_answer()
-
-    def _check_eviction(self) -> None:
-        """Warn when the store may throw work away under memory pressure; after start, so that start is one trip."""
-        policy = self._strategy.store.eviction_policy()
-        if policy not in (None, "noeviction"):
-            self._logger.error(
-                "the store evicts keys (maxmemory-policy %s): partitions may vanish; set it to noeviction", policy
-            )
 
     def on_wish(self, partition_id: int, reason: CancelReason, who: str) -> None:
         self._claimer.cancel(partition_id, reason, who)
@@ -359,20 +340,10 @@ class Coordinator:
         self._emit("store_lost_data", mark=mark)
 
     def on_store_answer(self) -> None:
-        self._store_ok_at = self._clock.monotonic()
-        failed, self._store_failed_at = self._store_failed_at, None
-        if failed is not None:
-            self._store_error = None
-            seconds = self._store_ok_at - failed
-            self._logger.warning("the store answers again after %.1f s", seconds)
-            self._emit("store_recovered", seconds=seconds)
+        self._watch.answered()
 
     def on_store_failure(self, role: str, exc: StoreUnavailable) -> None:
-        self._store_error = str(exc)
-        if self._store_failed_at is None:
-            self._store_failed_at = self._clock.monotonic()
-            self._logger.error("the store does not answer (%s): %s; retrying until it does", role, exc)
-            self._emit("store_unavailable", role=role, error=str(exc))
+        self._watch.failed(role, exc)
 
     def on_role_death(self, role: str, error: str) -> None:
         self._emit("role_died", role=role, error=error)
@@ -393,7 +364,7 @@ class Coordinator:
     def strategy(self) -> PartitionStrategy:
         """The partitions of this namespace; goes on working after stop()."""
         self._check_fork()
-        return self._public_strategy
+        return self._parts.public_strategy
 
     @property
     def circuit_breaker(self) -> Optional[CircuitBreaker]:
@@ -429,12 +400,12 @@ class Coordinator:
         if planner_problem is not None:
             problems.append(planner_problem)
         healthy = not problems or self._state == DRAINING
-        silent = self._store_ok_at is None or now - self._store_ok_at > self.config.lease
+        age, error = self._watch.age(), self._watch.error
         if not self._accepted.is_set():
             errors = [role.last_error for role in self._crew.health() if role.name == "heartbeat" and role.last_error]
             problems.append("the namespace has not accepted this worker yet: %s" % (errors or ["no answer so far"])[0])
-        elif silent or self._store_error is not None:
-            problems.append("the store does not answer: %s" % (self._store_error or "no call in a lease"))
+        elif error is not None or age is None or age > self.config.lease:
+            problems.append("the store does not answer: %s" % (error or "no answer for longer than a lease"))
         return Health(
             state=self._state,
             healthy=healthy,
@@ -445,8 +416,8 @@ class Coordinator:
             is_leader=self.is_leader,
             term=self._parts.leadership.term,
             accepted=self._accepted.is_set(),
-            store_age=None if self._store_ok_at is None else now - self._store_ok_at,
-            store_error=self._store_error,
+            store_age=age,
+            store_error=error,
             window_size=self._window.size,
             in_flight=running,
             hung=self._window.hung,

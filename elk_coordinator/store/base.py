@@ -11,6 +11,7 @@ draw them as ``max(last + 1, microseconds of the store's clock, floor + 1)``.
 from __future__ import annotations
 
 import abc
+import logging
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from elk_coordinator.model import WorkerInfo
@@ -99,3 +100,10 @@ class DataStore(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Close the connections this object opened, and end its waits."""
+
+
+def warn_of_eviction(store: DataStore, logger: logging.Logger) -> None:
+    """Log an error when *store* may throw work away under memory pressure."""
+    policy = store.eviction_policy()
+    if policy not in (None, "noeviction"):
+        logger.error("the store evicts keys (maxmemory-policy %s): partitions may vanish; set it to noeviction", policy)
