@@ -1,5 +1,7 @@
 """Distributed processing of ID ranges over Redis, with threads, for Django and Flask code bases."""
 
+import logging
+
 from elk_coordinator.config import CircuitBreakerConfig, CoordinatorConfig
 from elk_coordinator.coordinator import Coordinator
 from elk_coordinator.errors import (
@@ -33,6 +35,9 @@ from elk_coordinator.partition.factory import create_strategy
 from elk_coordinator.protocols import Listener, PartitionPlanner, PlannerContext, ProcessContext, Processor
 from elk_coordinator.store.redis_store import RedisDataStore
 from elk_coordinator.version import __version__
+
+# An application that configures no logging hears nothing from us; we configure none ourselves.
+logging.getLogger("elk_coordinator").addHandler(logging.NullHandler())
 
 __all__ = [
     # the object an application starts, and its settings

@@ -96,7 +96,7 @@ def parse_address(value: Any) -> Tuple[str, int, int]:
     :raises ConfigError: when it is neither.
     """
     text = value if isinstance(value, str) else ""
-    match = re.match(r"(?P<host>\[[0-9a-fA-F:]+\]|[^:\s]*):(?P<first>[0-9]{1,5})(?:-(?P<last>[0-9]{1,5}))?\Z", text)
+    match = re.match(r"(?P<host>\[[0-9a-fA-F:]+\]|[^:\s]+):(?P<first>[0-9]{1,5})(?:-(?P<last>[0-9]{1,5}))?\Z", text)
     if match is not None:
         first = int(match.group("first"))
         last = int(match.group("last") or first)

@@ -236,6 +236,7 @@ class Coordinator:
         clean = drained and reported and not running and not left
         self._emit("stopped", clean=clean, seconds=clock.monotonic() - began)
         # 7. The rest: connections (which ends the wait for hints), HTTP, listeners.
+        self._crew.stop(["wakeup"], 0.0)
         self._parts.lease_store.close()
         left += self._crew.stop(["wakeup", "http", "events"], 0.5)
         if left:

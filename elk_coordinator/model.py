@@ -7,6 +7,7 @@ store's clock and all durations float seconds.
 from __future__ import annotations
 
 import enum
+import math
 from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple, Union
 
 import attr
@@ -179,12 +180,23 @@ class Partition:
         return out
 
 
+def _frozen(name: str, value: Any) -> FrozenSet[Any]:
+    try:
+        return frozenset(value)
+    except TypeError as exc:
+        raise ConfigError("PartitionFilter.%s must be a collection, not %r" % (name, value)) from exc
+
+
+def _excluded(value: Any) -> FrozenSet[int]:
+    return _frozen("exclude_ids", value)
+
+
 def _statuses(value: Any) -> FrozenSet[PartitionStatus]:
     if value is None:
         return frozenset()
     if isinstance(value, PartitionStatus):
         return frozenset((value,))
-    out = frozenset(value)
+    out = _frozen("statuses", value)
     for status in out:
         if not isinstance(status, PartitionStatus):
             raise ConfigError("statuses must be PartitionStatus members, not %r" % (status,))
@@ -207,16 +219,21 @@ class PartitionFilter:
     exclude_worker_id: Optional[str] = None
     min_partition_id: Optional[int] = None
     max_partition_id: Optional[int] = None
-    exclude_ids: FrozenSet[int] = attr.ib(default=(), converter=frozenset)
+    exclude_ids: FrozenSet[int] = attr.ib(default=(), converter=_excluded)
     include_archived: bool = False
     after: Optional[int] = None
     limit: Optional[int] = None
 
     def __attrs_post_init__(self) -> None:
-        if self.limit is not None and (isinstance(self.limit, bool) or self.limit < 1):
-            raise ConfigError("PartitionFilter.limit must be at least 1, not %r" % (self.limit,))
-        if self.stale_for is not None and not self.stale_for >= 0:
-            raise ConfigError("PartitionFilter.stale_for must be >= 0 seconds, not %r" % (self.stale_for,))
+        for name, least in (("limit", 1), ("after", 0), ("min_partition_id", 0), ("max_partition_id", 0)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise ConfigError("PartitionFilter.%s must be an int of at least %d, not %r" % (name, least, value))
+        age = self.stale_for
+        if age is not None and (isinstance(age, bool) or not isinstance(age, (int, float)) or not 0 <= age < math.inf):
+            raise ConfigError("PartitionFilter.stale_for must be seconds of at least 0, not %r" % (age,))
+        for partition_id in self.exclude_ids:
+            check_partition_id(partition_id)
 
 
 @attr.s(auto_attribs=True, frozen=True, slots=True)
