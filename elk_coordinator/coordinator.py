@@ -15,7 +15,8 @@ from elk_coordinator.assembly import HttpRole, Parts
 from elk_coordinator.config import CoordinatorConfig, check_namespace, check_options
 from elk_coordinator.errors import ConfigError, ForkedError, StateError, StoreError, StoreUnavailable
 from elk_coordinator.model import Beat, CancelReason, PartitionStats, WorkerInfo
-from elk_coordinator.observability.http import App, HttpServer
+from elk_coordinator.observability.app import App
+from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.partition.factory import create_strategy
 from elk_coordinator.partition.idle import wait_until_idle
 from elk_coordinator.partition.strategy import PartitionStrategy
@@ -30,8 +31,8 @@ from elk_coordinator.worker.circuit_breaker import BreakerState, CircuitBreaker
 
 ProcessFunction = Callable[[ProcessContext, int, int, Dict[str, Any]], Optional[int]]
 
-#: Seconds for the round trip of start().
-START_TIMEOUT = 5.0
+#: Seconds for the round trip of start(): of the 5 that are promised, what a slow refusal may add is left over.
+START_TIMEOUT = 4.5
 #: Longest wait for running work when the interpreter ends without stop().
 EXIT_GRACE = 10.0
 #: Seconds beyond stop()'s timeout for the last reports and for threads to end.
@@ -176,6 +177,9 @@ class Coordinator:
             if first:
                 self._state = DRAINING if started else STOPPED
         wait = self.config.stop_timeout if timeout is None else max(0.0, timeout)
+        if first and started:
+            # At once and in this thread: nothing more starts, and what runs is told.
+            self._window.cancel_all(CancelReason.STOP)
         # A task or listener of ours cannot wait for its own end: the stop goes on without it.
         inside = threading.current_thread().name.startswith("elk-")
         if not first:
@@ -204,23 +208,24 @@ class Coordinator:
         """The order of stopping. One deadline for all of it; heartbeats go on to the end of the drain."""
         clock = self._clock
         began = clock.monotonic()
-        # 1. Claim nothing more; what has not started goes back with the next report.
+        # 1. Claim nothing more; what has not started goes back with the next report. (The tasks were told by stop().)
         self._claimer.wake.set()
         # 2. Step down, so that a follower plans on while we drain.
         left = self._crew.stop(["allocator", "recovery", "election"], min(1.0, max(0.1, until - clock.monotonic())))
         if self._parts.leader is not None:
             self._parts.leader.election.step_down("stopping")
-        # 3. Tell the tasks.
-        self._window.cancel_all(CancelReason.STOP)
-        # 4. Drain while heartbeats and reports go on.
+        # 3. Drain while heartbeats and reports go on.
         drained = self._window.wait_empty(until)
-        # 5. The last reports, also of what was given back.
+        # 4. The last reports, also of what was given back.
         last = max(until, clock.monotonic() + 0.2) + STOP_SLACK / 3
         while not self._claimer.idle() and clock.monotonic() < last:
             self._claimer.wake.set()
             clock.wait(self._stopped, 0.01)
         reported = self._claimer.idle()
-        # 6. End the claimer, then the heartbeat; leave the registry.
+        if self._watch.error is not None:
+            # Nobody answers: end the calls that wait for it. Leases and the registry run out by themselves.
+            self._parts.lease_store.close()
+        # 5. End the claimer, then the heartbeat; leave the registry.
         left += self._crew.stop(["claimer", "heartbeat"], 0.5)
         try:
             self._strategy.store.forget(self.worker_id)
@@ -235,7 +240,7 @@ class Coordinator:
             )
         clean = drained and reported and not running and not left
         self._emit("stopped", clean=clean, seconds=clock.monotonic() - began)
-        # 7. The rest: connections (which ends the wait for hints), HTTP, listeners.
+        # 6. The rest: connections (which ends the wait for hints), HTTP, listeners.
         self._crew.stop(["wakeup"], 0.0)
         self._parts.lease_store.close()
         left += self._crew.stop(["wakeup", "http", "events"], 0.5)

@@ -153,7 +153,7 @@ def _decode_active(partition_id: int, spec: bytes, state: bytes, lease: bytes, s
         min_id=low,
         max_id=low + span,
         status=status,
-        worker_id=parts[11].decode("utf-8", "replace"),
+        worker_id="" if parts[11] == b"-" else parts[11].decode("utf-8", "replace"),
         priority=int(parts[6]),
         options=options,
         attempt=int(parts[5]),

@@ -7,6 +7,7 @@ from typing import Any
 from elk_coordinator.errors import ConfigError
 from elk_coordinator.model import StrategyType
 from elk_coordinator.partition.hash_strategy import HashPartitionStrategy
+from elk_coordinator.partition.simple_strategy import SimplePartitionStrategy
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.store.base import DataStore
 
@@ -21,5 +22,5 @@ def create_strategy(strategy_type: StrategyType, namespace: str, store: DataStor
     if strategy_type is StrategyType.HASH:
         return HashPartitionStrategy(namespace, store, **options)
     if strategy_type is StrategyType.SIMPLE:
-        raise ConfigError("strategy: StrategyType.SIMPLE is not part of this version yet; use StrategyType.HASH")
+        return SimplePartitionStrategy(namespace, store, **options)
     raise ConfigError("strategy: must be a StrategyType member, not %r" % (strategy_type,))

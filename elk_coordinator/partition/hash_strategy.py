@@ -5,7 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from elk_coordinator.errors import ConfigError, LeaseLost, StateError, StoreError, VersionConflict
+from elk_coordinator.errors import (
+    ConfigError,
+    IllegalTransition,
+    LeaseLost,
+    PartitionNotFound,
+    StateError,
+    StoreError,
+    VersionConflict,
+)
 from elk_coordinator.model import (
     MAX_BATCH,
     Beat,
@@ -257,16 +265,68 @@ class HashPartitionStrategy(PartitionStrategy):
             args.append(len(ranges))
             args += [codec.interval(item) for item in ranges]
         reply = self.store.run("partition/plan", self._plan_keys, args)
+        return self._plan_version(reply, expected_version, term or 0)
+
+    def _plan_version(self, reply: List[Any], expected: int, term: int) -> int:
+        """Return the plan's new version from the answer of a script that changes it, or raise what it refused."""
         if reply[0] == 0:
-            raise VersionConflict("the plan of %r" % self.namespace, expected_version, int(reply[1]))
+            raise VersionConflict("the plan of %r" % self.namespace, expected, int(reply[1]))
         if reply[0] == -2:
-            raise LeaseLost(0, term or 0, "the plan of this leader's term")
+            raise LeaseLost(0, term, "the plan of this leader's term")
         if reply[0] == -3:
             raise StoreError("the planned intervals of %r were changed by hand: run 'elk verify'" % self.namespace)
-        reply = self._checked(reply, "a plan")
-        version = int(reply[1])
+        version = int(self._checked(reply, "a plan")[1])
         self.memory.saw(version)
         return version
+
+    def _acquire(
+        self, partition_id: int, worker_id: str, sequence: int, preempt: bool, force: bool
+    ) -> Optional[Partition]:
+        keys = self.store.keys.many("meta streams pending suspects delayed leases claimed failed specs state")
+        args: List[Any] = [self.stream("acquire"), sequence, self.memory.floor, worker_id, int(self.lease * 1000)]
+        args += [codec.pad(partition_id), int(preempt), int(force), self.max_deliveries]
+        reply = self._checked(self.store.run("partition/acquire", keys, args), "an acquisition")
+        if reply[0] == 3:
+            raise PartitionNotFound(partition_id)
+        if reply[0] == 2:
+            return None
+        found = codec.decode(partition_id, reply[1], reply[2])
+        self.memory.saw(found.fencing_token)
+        return found
+
+    def _update(self, wanted: Partition, expected_version: Optional[int]) -> int:
+        keys = self.store.keys.many("meta pending suspects specs state")
+        args: List[Any] = [
+            self.memory.floor,
+            codec.pad(wanted.partition_id),
+            "" if expected_version is None else expected_version,
+            codec.dump_options(wanted.options, wanted.partition_id),
+            codec.clip_error(wanted.error),
+            wanted.priority,
+        ]
+        reply = self.store.run("partition/update", keys, args)
+        if reply[0] == 0:
+            raise VersionConflict("partition %d" % wanted.partition_id, expected_version, int(reply[1]))
+        if reply[0] == 2:
+            raise IllegalTransition("partition %d: its priority changes only while pending" % wanted.partition_id)
+        if reply[0] == 3:
+            raise PartitionNotFound(wanted.partition_id)
+        return int(self._checked(reply, "an update")[1])
+
+    def _delete(
+        self, partition_ids: Sequence[int], expected_version: int, planned: Tuple[Sequence[Range], Sequence[Range]]
+    ) -> List[int]:
+        keys = self.store.keys.many("meta planned specs state done leases pending suspects delayed failed cancels")
+        args: List[Any] = [expected_version, self.memory.floor, len(partition_ids)]
+        args += [codec.pad(partition_id) for partition_id in partition_ids]
+        for ranges in planned:
+            args.append(len(ranges))
+            args += [codec.interval(item) for item in ranges]
+        reply = self.store.run("partition/delete", keys, args)
+        if reply[0] == 2:
+            return [int(name) for name in reply[1:]]
+        self._plan_version(reply, expected_version, 0)
+        return []
 
     def _interval_page(self, which: str, first: Optional[int], limit: int) -> Tuple[int, List[Range]]:
         start = "" if first is None else codec.bound(first)
@@ -364,6 +424,9 @@ class HashPartitionStrategy(PartitionStrategy):
         return bool(self.store.run("partition/stats", self._stats_keys)[9])
 
     def stop(self) -> None:
-        """End this instance; forgets the streams of its requests."""
+        """End this instance: give back what was claimed through its public methods; forget its streams of requests."""
+        super().stop()
         keys = self.store.keys.many("workers worker_info streams")
-        self.store.run("store/forget", keys, [""] + [self.stream(name) for name in ("work", "beat", "call", "renew")])
+        self.store.run(
+            "store/forget", keys, [""] + [self.stream(name) for name in ("work", "beat", "call", "renew", "acquire")]
+        )

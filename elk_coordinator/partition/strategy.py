@@ -1,271 +1,45 @@
-"""PartitionStrategy: what every way of keeping partitions must do, and what all of them do alike.
-
-The abstract methods are the atomic steps; a strategy implements exactly those. The public methods below are built on
-them once, so that all strategies behave the same. Everything is safe from any thread.
-"""
+"""PartitionStrategy: the public face of the partitions of a namespace, the same on every way of keeping them."""
 
 from __future__ import annotations
 
-import abc
-import logging
 import math
-import threading
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Set, Tuple
 
-import attr
-
-from elk_coordinator.config import check_namespace, new_nonce
 from elk_coordinator.errors import (
     ConfigError,
     IllegalTransition,
     LeaseLost,
     NotOwner,
     PartitionNotFound,
-    RangeConflict,
     VersionConflict,
 )
 from elk_coordinator.model import (
     HELD,
     MAX_BATCH,
     MOVES,
-    Beat,
     CreatePartition,
-    IdleState,
     Outcome,
     Partition,
     PartitionFilter,
-    PartitionStats,
     PartitionStatus,
-    PlanState,
-    Range,
     Report,
     ReportResult,
-    StrategyType,
-    Sweep,
     Turn,
     WorkerInfo,
     check_partition_id,
+    check_priority,
 )
-from elk_coordinator.partition import intervals
-from elk_coordinator.partition.requests import BeatRequest, Claim, Memory, TurnRequest, check_worker_id
-from elk_coordinator.partition.selection import checked_input, indexes, matches, new_partition
-from elk_coordinator.store.base import DataStore
+from elk_coordinator.partition import codec
+from elk_coordinator.partition.planning import Planning
+from elk_coordinator.partition.requests import BeatRequest, Claim, TurnRequest, check_worker_id
+from elk_coordinator.partition.selection import indexes, matches
 
-_PLAN_TRIES = 50
+#: Facts that update_partition leaves to the moves.
+_FIXED = ("min_id", "max_id", "status", "worker_id", "attempt", "deliveries", "fencing_token", "checkpoint")
 
 
-class PartitionStrategy(abc.ABC):
-    """Partitions of one namespace in a store."""
-
-    strategy_type: StrategyType
-
-    def __init__(
-        self,
-        namespace: str,
-        store: DataStore,
-        partition_lock_expiry: float = 180.0,
-        max_attempts: int = 3,
-        max_deliveries: int = 5,
-        logger: Optional[logging.Logger] = None,
-    ) -> None:
-        self.namespace = check_namespace(namespace)
-        self.store = store
-        self.lease = partition_lock_expiry
-        self.max_attempts = max_attempts
-        self.max_deliveries = max_deliveries
-        self.logger = logger or logging.getLogger("elk_coordinator")
-        self.memory = Memory()
-        #: Names this instance's streams of requests; drawn anew for every instance, so never reused.
-        self.nonce = new_nonce()
-        self._sequences: Dict[str, int] = {}
-        self._sequence_lock = threading.Lock()
-        self._public = threading.Lock()
-
-    # ---------------------------------------------------------------- the atomic steps
-
-    @abc.abstractmethod
-    def turn(self, request: TurnRequest) -> Turn:
-        """Report, mark starts and claim in one atomic step; an equal request gets its first answer."""
-
-    @abc.abstractmethod
-    def beat(self, request: BeatRequest) -> Beat:
-        """Register the worker and renew its leases in one step.
-
-        :raises ConfigError: when the namespace runs another strategy or a schema this library does not read.
-        """
-
-    @abc.abstractmethod
-    def save_checkpoint(self, partition_id: int, token: int, checkpoint: int, processed: int) -> bool:
-        """Make progress durable; False when the claim is gone or its lease ran out. Never moves back."""
-
-    @abc.abstractmethod
-    def sweep(self, limit: int = MAX_BATCH, term: Optional[int] = None) -> Sweep:
-        """Take back partitions whose lease ran out; with a *term* also answer and clear the leader's mark."""
-
-    @abc.abstractmethod
-    def plan_state(self) -> PlanState:
-        """Return where the plan stands."""
-
-    @abc.abstractmethod
-    def note_round(self, term: int, low_water: int, exhausted_version: Optional[int]) -> bool:
-        """Record below how many pending partitions workers call for more, and the plan's version at which a full
-        round found nothing new; False when the term is over."""
-
-    @abc.abstractmethod
-    def ask_for_round(self) -> None:
-        """Have the leader do a full round soon."""
-
-    @abc.abstractmethod
-    def idle_state(self) -> IdleState:
-        """Return whether anything is left to do, and what the leader's last full round found."""
-
-    @abc.abstractmethod
-    def _plan(
-        self,
-        expected_version: int,
-        term: Optional[int],
-        partitions: Sequence[CreatePartition],
-        planned: Tuple[Sequence[Range], Sequence[Range]],
-        skipped: Tuple[Sequence[Range], Sequence[Range]],
-    ) -> int:
-        """Create *partitions* and exchange intervals (removed, added); return the new version.
-
-        :raises VersionConflict: when the plan is at another version.
-        :raises LeaseLost: when *term* is over.
-        """
-
-    @abc.abstractmethod
-    def _interval_page(self, which: str, first: Optional[int], limit: int) -> Tuple[int, List[Range]]:
-        """Return the plan's version and intervals of ``planned`` or ``skipped`` that end at *first* or later."""
-
-    @abc.abstractmethod
-    def read(self, partition_ids: Sequence[int]) -> Dict[int, Partition]:
-        """Return those of at most 500 partitions that exist.
-
-        An unreadable record is logged and left out; asked for alone it raises StoreError.
-        """
-
-    @abc.abstractmethod
-    def _scan_ids(self, index: str) -> Iterator[int]:
-        """Return the ids in ``active``, ``done``, ``held`` or ``failed``, unordered, each at least once."""
-
-    @abc.abstractmethod
-    def indexed_ids(self) -> Iterator[int]:
-        """Return every id that any record or index mentions, unordered; for audits."""
-
-    @abc.abstractmethod
-    def inspect(self, partition_ids: Sequence[int]) -> List[Tuple[int, Optional[Partition], List[str]]]:
-        """Return, of one moment, at most 500 partitions with what is wrong with their records and indexes."""
-
-    @abc.abstractmethod
-    def get_partition_stats(self) -> PartitionStats:
-        """Return the counts, in one round trip."""
-
-    @abc.abstractmethod
-    def is_paused(self) -> bool:
-        """Return whether an operator paused the namespace."""
-
-    # ---------------------------------------------------------------- what all strategies share
-
-    def next_sequence(self, stream: str) -> int:
-        """Return the next sequence number of a stream of requests."""
-        with self._sequence_lock:
-            number = self._sequences[stream] = self._sequences.get(stream, 0) + 1
-        return number
-
-    def stream(self, name: str) -> str:
-        """Return the full name of one of this instance's streams."""
-        return "%s:%s" % (self.nonce, name)
-
-    def create_partitions_if_not_exist(self, partitions: Iterable[CreatePartition]) -> List[Partition]:
-        """Create those that do not exist yet; return the new ones, ordered by id.
-
-        Batches of at most 500, each atomic, in id order.
-
-        :raises RangeConflict: a known id with another range, or an overlap with a planned range. Earlier batches are
-            kept and listed in the error.
-        """
-        wanted = checked_input(partitions)
-        created: List[Partition] = []
-        for start in range(0, len(wanted), MAX_BATCH):
-            try:
-                created.extend(self._create_batch(wanted[start : start + MAX_BATCH]))
-            except RangeConflict as exc:
-                raise RangeConflict(exc.requested, exc.existing, "conflicts with", created) from exc
-        return created
-
-    def _create_batch(self, batch: Sequence[CreatePartition]) -> List[Partition]:
-        for _ in range(_PLAN_TRIES):
-            low, high = min(p.min_id for p in batch), max(p.max_id for p in batch)
-            version, window = self.planned_window(low - 1, high + 1)
-            known = self.read([p.partition_id for p in batch])
-            fresh = []
-            for item in batch:
-                asked = (item.partition_id, item.min_id, item.max_id)
-                there = known.get(item.partition_id)
-                if there is not None:
-                    if (there.min_id, there.max_id) != (item.min_id, item.max_id):
-                        raise RangeConflict(asked, (there.min_id, there.max_id), "exists with another range")
-                    continue
-                clash = intervals.find_overlap(window, (item.min_id, item.max_id))
-                if clash is not None:
-                    raise RangeConflict(asked, clash, "overlaps the planned range")
-                fresh.append(item)
-            if not fresh:
-                return []
-            change = intervals.added(window, [(p.min_id, p.max_id) for p in fresh])
-            try:
-                stamp = self._plan(version, None, fresh, change, ((), ()))
-            except VersionConflict:
-                continue
-            return [new_partition(item, stamp) for item in fresh]
-        raise VersionConflict("the plan kept changing while partitions were created", None, None)
-
-    def plan_partitions(
-        self,
-        state: PlanState,
-        term: int,
-        partitions: Sequence[CreatePartition],
-        skipped: Sequence[Range],
-    ) -> PlanState:
-        """Create what the leader planned behind the last planned ID, and record what it skipped; one atomic step.
-
-        :param state: what the plan was made from; refused when it is no longer the present one.
-        :return: the state after it.
-        :raises VersionConflict: somebody else planned. :raises LeaseLost: the term is over.
-        """
-        news = intervals.merge([(p.min_id, p.max_id) for p in partitions] + list(skipped))
-        if state.last is not None and news and news[0][0] <= state.last[1]:
-            raise IllegalTransition("planned ranges must lie behind the last planned ID %d" % state.last[1])
-        known = [state.last] if state.last is not None else []
-        gone, come = intervals.added(known, news)
-        version = self._plan(state.version, term, partitions, (gone, come), ((), intervals.merge(skipped)))
-        top = max([state.max_partition_id] + [p.partition_id for p in partitions])
-        last = come[-1] if come else state.last
-        return attr.evolve(
-            state, version=version, last=last, max_partition_id=top, pending=state.pending + len(partitions)
-        )
-
-    def planned_window(self, low: int, high: int, which: str = "planned") -> Tuple[int, List[Range]]:
-        """Return the plan's version and all its intervals that touch ``[low, high]``, of one moment."""
-        while True:
-            out: List[Range] = []
-            version, page = self._interval_page(which, max(low, -(2**63)), 1000)
-            while True:
-                out.extend(item for item in page if item[0] <= high)
-                if len(page) < 1000 or page[-1][1] >= high:
-                    return version, out
-                again, page = self._interval_page(which, page[-1][1] + 1, 1000)
-                if again != version:
-                    break
-
-    def planned_intervals(self) -> List[Range]:
-        """Return everything planned, as merged intervals (partitions, skipped and pruned ranges together)."""
-        return self.planned_window(-(2**63), 2**63)[1]
-
-    def skipped_intervals(self) -> List[Range]:
-        """Return the ranges recorded as holding no data."""
-        return self.planned_window(-(2**63), 2**63, "skipped")[1]
+class PartitionStrategy(Planning):
+    """Partitions of one namespace in a store. Every method is safe from any thread."""
 
     def claim_partitions(self, worker_id: str, limit: int = 1) -> List[Partition]:
         """Claim up to *limit* (at most 500) partitions as running; highest priority first, then lowest id.
@@ -286,9 +60,70 @@ class PartitionStrategy(abc.ABC):
         # One at a time: a request that overtook another of the same stream would make that one stale.
         with self._public:
             stream = self.stream("call")
-            return self.turn(
+            turn = self.turn(
                 TurnRequest(check_worker_id(worker_id), stream, self.next_sequence(stream), self.lease, **what)
             )
+            self._own.update({(p.partition_id, p.fencing_token): worker_id for p in turn.granted})
+            for result in turn.results:
+                self._own.pop((result.partition_id, result.token), None)
+            return turn
+
+    def acquire_partition(
+        self, partition_id: int, worker_id: str, allow_preemption: bool = True, force: bool = False
+    ) -> Optional[Partition]:
+        """Claim one partition by its id, as running; None when somebody has it, or it is completed or failed.
+
+        :param allow_preemption: also when its lease ran out.
+        :param force: also when its lease did not: this breaks the promise that the old holder sees ``cancelled`` first;
+            it learns at its next beat, and what it still sends is refused.
+        :raises PartitionNotFound: when there is no such partition.
+        """
+        check_partition_id(partition_id)
+        check_worker_id(worker_id)
+        with self._public:
+            number = self.next_sequence(self.stream("acquire"))
+            try:
+                found = self._acquire(partition_id, worker_id, number, allow_preemption, force)
+            except PartitionNotFound:
+                # Completed ones are there, and nobody can have them.
+                self.get_partition(partition_id)
+                return None
+            if found is not None:
+                self._own[(found.partition_id, found.fencing_token)] = worker_id
+            return found
+
+    def update_partition(
+        self, partition: Partition, expected_version: Optional[int] = None, upsert: bool = False, force: bool = False
+    ) -> Partition:
+        """Store changed ``options``, ``error`` and, while it is pending, ``priority``; return it as it is now.
+
+        :param expected_version: default the version of *partition*, so that what changed since is not overwritten.
+        :param upsert: create it when there is none. :param force: whatever its version is.
+        :raises VersionConflict: it changed meanwhile. :raises IllegalTransition: anything else differs.
+        :raises PartitionNotFound: there is none, or it is completed.
+        """
+        check_priority(partition.priority)
+        codec.dump_options(partition.options, partition.partition_id)
+        try:
+            before = self.get_partition(partition.partition_id)
+        except PartitionNotFound:
+            if not upsert:
+                raise
+            item = CreatePartition(
+                partition.partition_id, partition.min_id, partition.max_id, partition.priority, partition.options
+            )
+            return (self.create_partitions_if_not_exist([item]) or [self.get_partition(partition.partition_id)])[0]
+        expected = None if force else (partition.version if expected_version is None else expected_version)
+        if expected is not None and expected != before.version:
+            raise VersionConflict("partition %d" % partition.partition_id, expected, before.version)
+        changed = [name for name in _FIXED if getattr(partition, name) != getattr(before, name)]
+        if changed or before.status is PartitionStatus.COMPLETED:
+            raise IllegalTransition(
+                "partition %d: update_partition changes options, error and, while pending, priority; not %s"
+                % (partition.partition_id, ", ".join(changed) or "a completed partition")
+            )
+        self._update(partition, expected)
+        return self.get_partition(partition.partition_id)
 
     def renew_partitions(self, worker_id: str, claims: Sequence[Claim]) -> List[Claim]:
         """Renew claims by (partition_id, token); return those that are gone."""
@@ -414,4 +249,9 @@ class PartitionStrategy(abc.ABC):
         return (owner, term, remaining) if remaining > 0 else None
 
     def stop(self) -> None:
-        """End this instance. Partitions it claimed through the public methods stay leased until their time is up."""
+        """End this instance: give back what was claimed through its public methods, and nothing else."""
+        for worker_id in sorted(set(self._own.values())):
+            claims = [claim for claim, owner in self._own.items() if owner == worker_id]
+            for start in range(0, len(claims), MAX_BATCH):
+                page = claims[start : start + MAX_BATCH]
+                self.report_partitions(worker_id, [Report(i, token, Outcome.RELEASED) for i, token in page])

@@ -90,3 +90,7 @@ class Events(Role):
 
     def pause(self, did: int) -> float:
         return 0.0 if self._waiting else 60.0
+
+    def finish(self) -> None:
+        # The last one, "stopped", comes just before this role is told to end.
+        self.run_once()

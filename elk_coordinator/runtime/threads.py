@@ -49,6 +49,9 @@ class Role(abc.ABC):
     def interrupt(self) -> None:
         """End a turn that blocks, because the role is being stopped. Called from another thread."""
 
+    def finish(self) -> None:
+        """Do what must not be left undone when the role ends; called once, in its own thread, after the last turn."""
+
 
 def spawn(name: str, target: Callable[[], None]) -> None:
     """Run *target* once in a daemon thread of its own."""
@@ -104,6 +107,7 @@ class RoleThread:
     def _run(self) -> None:
         try:
             self._loop()
+            self.role.finish()
         except BaseException as exc:
             self.last_error = "%s: %s" % (type(exc).__name__, exc)
             if not self._stop.is_set():

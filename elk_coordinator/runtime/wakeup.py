@@ -16,7 +16,7 @@ class Hinter(Protocol):
 
 
 class Wakeup(Role):
-    """Rate policy: waits for hints all the time; after an error a growing pause."""
+    """Rate policy: waits for hints all the time; after an error a growing pause, where it is forbidden a long one."""
 
     name = "wakeup"
     error_pause = (0.5, 30.0)
@@ -28,22 +28,28 @@ class Wakeup(Role):
         self._store = store
         self._handlers = handlers
         self._logger = logger
-        self._warned = False
+        self._listening = False
+        self._refused = False
 
     def run_once(self) -> Optional[str]:
         """Wait some seconds for one hint; return its topic."""
+        fresh, self._listening = not self._listening, False
         try:
-            topic = self._store.wait("*", 5.0)
+            topic = self._store.wait("*", 0.05 if fresh else 5.0)
         except StoreUnavailable:
             raise
         except StoreError as exc:
-            if not self._warned:
-                self._warned = True
+            # Not an outage: this user may not listen, everything else works.
+            if not self._refused:
+                self._refused = True
                 self._logger.warning("no wake-ups from the store, polling only (some seconds slower): %s", exc)
-            raise StoreUnavailable(str(exc)) from exc
-        for handler in self._handlers.get(topic or "", ()):
+            return None
+        self._listening, self._refused = True, False
+        # What was said before we listened is lost: then everybody looks once.
+        topics = list(self._handlers) if fresh else [topic or ""]
+        for handler in [handler for name in topics for handler in self._handlers.get(name, ())]:
             handler()
         return topic
 
     def pause(self, did: Optional[str]) -> float:
-        return 0.0
+        return 30.0 if self._refused else 0.0

@@ -6,18 +6,22 @@ permits cannot leak. No lock is held while user code runs.
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import functools
+import itertools
 import threading
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, TypeVar
+from typing import Any, Callable, Deque, Dict, Generator, Iterator, List, Optional, Tuple, TypeVar, Union
 
-from tenacity import Retrying
+from tenacity import AttemptManager, Retrying
 from tenacity.nap import sleep_using_event
-from tenacity.retry import retry_if_not_exception_type
+from tenacity.retry import retry_if_exception
 from tenacity.stop import stop_any, stop_never, stop_when_event_set
 
 from elk_coordinator.config import CircuitBreakerConfig
 from elk_coordinator.errors import PermanentError, TaskInterrupted
+from elk_coordinator.protocols import Cancelled
 from elk_coordinator.runtime.clock import Clock
 
 T = TypeVar("T")
@@ -37,12 +41,14 @@ class BreakerState(enum.Enum):
 class Permit:
     """The right to run one task; to be settled exactly once."""
 
-    __slots__ = ("generation", "probe", "settled")
+    __slots__ = ("generation", "probe", "settled", "part_of")
 
-    def __init__(self, generation: int, probe: bool) -> None:
+    def __init__(self, generation: int, probe: bool, part_of: "Optional[Permit]" = None) -> None:
         self.generation = generation
         self.probe = probe
         self.settled = False
+        #: The permit of the probing task that this try is a part of.
+        self.part_of = part_of
 
 
 Changed = Callable[[BreakerState, BreakerState, str], None]
@@ -68,6 +74,10 @@ class CircuitBreaker:
         self._succeeded: Deque[Tuple[float, int]] = deque()
         self._issued = 0
         self._passed = 0
+        self._here = threading.local()
+        self._stopped = threading.Event()
+        # Keys of calls that belong to no partition.
+        self._calls = itertools.count(-1, -1)
         self.reason = ""
         self.trips = 0
 
@@ -120,6 +130,7 @@ class CircuitBreaker:
                 elif self._succeeded and now - self._succeeded[-1][0] < 1.0:
                     self._succeeded[-1] = (self._succeeded[-1][0], self._succeeded[-1][1] + 1)
                 else:
+                    self._forget_old(now)
                     self._succeeded.append((now, 1))
         self._tell(changes)
 
@@ -166,43 +177,72 @@ class CircuitBreaker:
             changes = [] if self._state is BreakerState.CLOSED else self._move(BreakerState.CLOSED, "reset by hand")
         self._tell(changes)
 
-    def retrying(self, stop_event: Optional[threading.Event] = None, **options: Any) -> Retrying:
+    def current(self, permit: Permit) -> bool:
+        """Return whether the breaker still stands where it stood when *permit* was given."""
+        with self._lock:
+            return permit.generation == self._generation
+
+    @contextlib.contextmanager
+    def holding(self, permit: Optional[Permit]) -> Iterator[None]:
+        """Have the calls that this thread makes by :meth:`retrying` know that they are part of a task with *permit*."""
+        self._here.permit = permit
+        try:
+            yield
+        finally:
+            self._here.permit = None
+
+    def stop(self) -> None:
+        """End every wait of :meth:`retrying`: the worker stops."""
+        self._stopped.set()
+
+    # ---------------------------------------------------------------- retries of user code
+
+    def retrying(self, stop_event: Optional[Union[threading.Event, Cancelled]] = None, **options: Any) -> Retrying:
         """Return a tenacity ``Retrying`` for user code that calls the same system: ``retrying(fetch, url)``.
 
         Before every try it waits while the breaker lets nothing through, and it reports every outcome to the breaker.
-        Once *stop_event* is set it ends: a wait for the breaker by TaskInterrupted, a pause between tries by the last
-        error. PermanentError is not retried. Other options are tenacity's (``stop=stop_after_attempt(5)``).
+        Once *stop_event* (an Event, or ``ctx.cancelled``; by default the worker's stop) is set it ends: a wait for the
+        breaker by TaskInterrupted, a pause between tries by the last error. PermanentError and what is no Exception are
+        not retried. Other options are tenacity's (``stop=stop_after_attempt(5)``).
         """
-        stop_event = stop_event or threading.Event()
+        ending: Any = self._stopped if stop_event is None else stop_event
         options.setdefault("reraise", True)
-        options.setdefault("retry", retry_if_not_exception_type((PermanentError, TaskInterrupted)))
-        options["stop"] = stop_any(options.get("stop", stop_never), stop_when_event_set(stop_event))
-        options.setdefault("sleep", sleep_using_event(stop_event))
-        return _BreakerRetrying(**options).under(self, stop_event)
+        options.setdefault("retry", retry_if_exception(_is_failure))
+        options["stop"] = stop_any(options.get("stop", stop_never), stop_when_event_set(ending))
+        options.setdefault("sleep", sleep_using_event(ending))
+        return _BreakerRetrying(**options).under(self, ending)
 
-    def run(self, call: Callable[[], T], stop_event: threading.Event) -> T:
-        """Wait for a permit, run *call* and settle the permit by what happened.
+    def new_key(self) -> int:
+        """Return what tells one retried call apart from partitions and other calls."""
+        return next(self._calls)
+
+    def begin_try(self, stop_event: Any) -> Permit:
+        """Wait until a try may begin; return its permit, for :meth:`end_try`.
 
         :raises TaskInterrupted: when *stop_event* was set while waiting.
         """
+        own: Optional[Permit] = getattr(self._here, "permit", None)
+        if own is not None and own.probe and self.current(own):
+            # A probe must not wait for a permit that it holds itself.
+            return Permit(own.generation, True, part_of=own)
         permit = self.acquire()
         while permit is None:
             if self._clock.wait(stop_event, 0.05):
                 raise TaskInterrupted("stopped while the circuit breaker is open: %s" % self.reason)
             permit = self.acquire()
-        try:
-            result = call()
-        except Exception as exc:
-            if isinstance(exc, PermanentError):
-                self.give_back(permit)
-            else:
-                self.failure(permit, id(permit), type(exc).__name__)
-            raise
-        except BaseException:
+        return permit
+
+    def end_try(self, permit: Permit, key: int, error: Optional[BaseException]) -> None:
+        """Settle the permit of a try that ended by *error*, or well (None)."""
+        if error is not None and _is_failure(error):
+            self.failure(permit.part_of or permit, key, type(error).__name__)
+        elif permit.part_of is not None:
+            # The end of the task tells whether the probe succeeded.
+            return
+        elif error is None:
+            self.success(permit)
+        else:
             self.give_back(permit)
-            raise
-        self.success(permit)
-        return result
 
     # ---------------------------------------------------------------- under the lock
 
@@ -247,19 +287,49 @@ class CircuitBreaker:
                 self._on_change(state, old, reason)
 
 
+def _is_failure(exc: BaseException) -> bool:
+    """Return whether *exc* says something about the user's system, so that trying again may help."""
+    return isinstance(exc, Exception) and not isinstance(exc, PermanentError)
+
+
 class _BreakerRetrying(Retrying):
     """A Retrying whose every try runs under a permit of the breaker."""
 
     _breaker: CircuitBreaker
-    _stop_event: threading.Event
+    _stop_event: Any
 
-    def under(self, breaker: CircuitBreaker, stop_event: threading.Event) -> "_BreakerRetrying":
+    def under(self, breaker: CircuitBreaker, stop_event: Any) -> "_BreakerRetrying":
         """Bind it to its breaker; apart from ``__init__``, which tenacity calls itself when it copies."""
         self._breaker, self._stop_event = breaker, stop_event
         return self
 
     def __call__(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        return super().__call__(lambda: self._breaker.run(lambda: fn(*args, **kwargs), self._stop_event))
+        breaker, key = self._breaker, self._breaker.new_key()
+
+        @functools.wraps(fn)
+        def one_try(*args: Any, **kwargs: Any) -> T:
+            permit = breaker.begin_try(self._stop_event)
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as exc:
+                breaker.end_try(permit, key, exc)
+                raise
+            breaker.end_try(permit, key, None)
+            return result
+
+        return super().__call__(one_try, *args, **kwargs)
+
+    def __iter__(self) -> Generator[AttemptManager, None, None]:
+        """Yield attempts: ``for attempt in retrying: with attempt: ...``."""
+        breaker, key = self._breaker, self._breaker.new_key()
+        for attempt in super().__iter__():
+            permit = breaker.begin_try(self._stop_event)
+            try:
+                yield attempt
+            finally:
+                outcome = attempt.retry_state.outcome
+                # Without an outcome the loop was left before anything was tried.
+                breaker.end_try(permit, key, GeneratorExit() if outcome is None else outcome.exception())
 
     def copy(self, *args: Any, **options: Any) -> Any:
         """Return a copy with some of tenacity's options changed."""

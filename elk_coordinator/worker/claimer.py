@@ -184,8 +184,9 @@ class Claimer(Role):
                     self._return(task)
                     continue
             tasks.append(task)
-        if tasks:
-            self.window.offer(tasks)
+        for task in self.window.offer(tasks) if tasks else []:
+            # The stop overtook the claim.
+            self._return(task)
 
     def _return(self, task: Task) -> None:
         if task.permit is not None and self._breaker is not None:

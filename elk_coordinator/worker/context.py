@@ -103,6 +103,12 @@ class Task:
         """Return whether the lease can no longer be proved, whatever reason came first."""
         return self.reason() is CancelReason.LEASE_LOST or self._clock.monotonic() >= self._trusted_until
 
+    def progressed(self, checkpoint: int, processed: int) -> None:
+        """Take note of a durable checkpoint; one overtaken by a later one (another thread's) changes nothing."""
+        with self._lock:
+            if self.saved is None or checkpoint > self.saved:
+                self.saved, self.saved_processed = checkpoint, processed
+
     def wait(self, timeout: Optional[float]) -> bool:
         """Wait until cancelled or *timeout* seconds passed; return whether cancelled."""
         until = None if timeout is None else self._clock.monotonic() + timeout
@@ -179,7 +185,8 @@ class TaskContext:
 
     @property
     def cancel_reason(self) -> Optional[CancelReason]:
-        return self._task.reason()
+        # Whoever is told the reason has seen the cancellation: what it returns then is no completion.
+        return self._task.reason() if self.cancelled.is_set() else None
 
     def raise_if_cancelled(self) -> None:
         if self.cancelled.is_set():
@@ -217,7 +224,7 @@ class TaskContext:
             task.seen = True
             self._refused(task, "checkpoint")
             raise self._interrupted()
-        task.saved, task.saved_processed = last_done_id, processed
+        task.progressed(last_done_id, processed)
         return True
 
 

@@ -54,7 +54,7 @@ class TaskWindow:
         self._hung = 0
         self._done = 0
         self._busy = 0.0
-        self._closed = False
+        self._ending = False
         self._idle = threading.Condition(self._lock)
         self._pool = ThreadPoolExecutor(
             max_workers=POOL_FACTOR * (largest or size), thread_name_prefix="elk-task-%s" % namespace
@@ -62,19 +62,23 @@ class TaskWindow:
 
     # ---------------------------------------------------------------- from the claimer
 
-    def offer(self, tasks: List[Task]) -> None:
-        """Take granted tasks; run as many as there are free slots, keep the rest waiting in order."""
+    def offer(self, tasks: List[Task]) -> List[Task]:
+        """Take granted tasks; run as many as there are free slots, keep the rest waiting in order.
+
+        :return: the tasks not taken: all of them once the window is ending, else none.
+        """
         if not threading.current_thread().daemon:
             # Pool threads would inherit it and hold the interpreter at exit.
             raise RuntimeError("tasks must be offered from a daemon thread")
         with self._lock:
+            if self._ending:
+                return tasks
             self._waiting.extend(tasks)
-            new = min(self.size - self._slots, len(self._waiting))
-            if new <= 0 or self._closed:
-                return
+            new = max(0, min(self.size - self._slots, len(self._waiting)))
             self._slots += new
         for _ in range(new):
             self._pool.submit(self._slot)
+        return []
 
     def take_reports(self, limit: int) -> List[Tuple[Task, Report]]:
         """Return what ended since the last call, at most *limit*."""
@@ -141,7 +145,7 @@ class TaskWindow:
                         self._hung -= 1
                         self._idle.notify_all()
                         return
-                if not self._waiting or self._slots > self.size or self._closed:
+                if not self._waiting or self._slots > self.size or self._ending:
                     self._slots -= 1
                     self._idle.notify_all()
                     return
@@ -190,8 +194,9 @@ class TaskWindow:
     # ---------------------------------------------------------------- stop
 
     def cancel_all(self, reason: CancelReason) -> None:
-        """Tell every running task to end."""
+        """Tell every running task to end, and start no other."""
         with self._lock:
+            self._ending = True
             tasks = list(self._running.values())
         for task in tasks:
             task.cancel(reason)
@@ -232,7 +237,7 @@ class TaskWindow:
     def close(self) -> List[Task]:
         """Take no more tasks and let the pool go without waiting; return what still runs."""
         with self._lock:
-            self._closed = True
+            self._ending = True
             left = list(self._running.values())
         self._pool.shutdown(wait=False)
         if left:

@@ -1,0 +1,54 @@
+-- include: stamp.lua
+-- Delete partitions that nobody holds, and take their ranges out of the plan, in one step.
+--
+-- KEYS   1 meta  2 planned  3 specs  4 state  5 done  6 leases  7 pending  8 suspects  9 delayed  10 failed  11 cancels
+-- ARGV   1 expected version of the plan  2 floor  3 number of ids, then the ids
+--        then two lists, each a count and its members: planned removed, planned added
+-- Reply  {1, new version}   {0, found version} somebody planned meanwhile   {2, id, id, ...} these are held by now
+--        {-1} floor refused   {-3} the intervals are not as the caller read them
+-- Replay a repeated request finds the version changed: {0}; the caller reads again and finds them gone.
+-- Cost   a constant number of commands, at most 500 ids.
+
+local meta = redis.call('HMGET', KEYS[1], 'last', 'planned_version')
+if (meta[2] or '0') ~= ARGV[1] then return {0, meta[2] or '0'} end
+local n, at = tonumber(ARGV[3]), 4
+local ids = {}
+for i = 1, n do ids[i] = ARGV[at + i - 1] end
+at = at + n
+local lists = {}
+for list = 1, 2 do
+  local count, members = tonumber(ARGV[at]), {}
+  for i = 1, count do members[i] = ARGV[at + i] end
+  lists[list] = members
+  at = at + 1 + count
+end
+local held = {2}
+local leases = redis.call('ZMSCORE', KEYS[6], unpack(ids))
+for i, id in ipairs(ids) do
+  if leases[i] then held[#held + 1] = id end
+end
+if #held > 1 then return held end
+if #lists[1] > 0 then
+  local scores = redis.call('ZMSCORE', KEYS[2], unpack(lists[1]))
+  for i = 1, #lists[1] do
+    if not scores[i] then return {-3} end
+  end
+end
+local last, floor = tonumber(meta[1] or '0'), tonumber(ARGV[2])
+local stamp = next_stamp(last, now_us(), floor)
+if not stamp then return {-1} end
+note_loss(KEYS[1], last, floor, stamp)
+for k = 3, 5 do redis.call('HDEL', KEYS[k], unpack(ids)) end
+for k = 7, 10 do redis.call('ZREM', KEYS[k], unpack(ids)) end
+redis.call('HDEL', KEYS[11], unpack(ids))
+if #lists[1] > 0 then redis.call('ZREM', KEYS[2], unpack(lists[1])) end
+if #lists[2] > 0 then
+  local scored = {}
+  for i, member in ipairs(lists[2]) do
+    scored[i * 2 - 1] = 0
+    scored[i * 2] = member
+  end
+  redis.call('ZADD', KEYS[2], unpack(scored))
+end
+redis.call('HSET', KEYS[1], 'last', text(stamp), 'planned_version', text(stamp))
+return {1, text(stamp)}
