@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import platform
+import socket
 from typing import Any, Callable, Dict, List, Optional, Protocol
 
 from elk_coordinator.config import CoordinatorConfig, default_worker_id
@@ -21,6 +23,7 @@ from elk_coordinator.runtime.events import Events
 from elk_coordinator.runtime.threads import Crew, Role
 from elk_coordinator.runtime.wakeup import Wakeup
 from elk_coordinator.store.base import DataStore
+from elk_coordinator.version import __version__
 from elk_coordinator.worker.circuit_breaker import BreakerState, CircuitBreaker
 from elk_coordinator.worker.claimer import Claimer
 from elk_coordinator.worker.heartbeat import Heartbeat
@@ -188,6 +191,26 @@ class Parts:
         )
         self.leadership.wakes = [allocator.wake, recovery.wake]
         return LeaderParts(planner, allocator, recovery, election)
+
+    def describe(self, state: str, pid: int, http: Optional[str]) -> Dict[str, Any]:
+        """Return what the registry shows of this worker; JSON-ready."""
+        running, waiting = self.window.load()
+        return {
+            "nonce": self.strategy.nonce,
+            "host": socket.gethostname(),
+            "pid": pid,
+            "version": __version__,
+            "python": platform.python_version(),
+            "window": self.window.size,
+            "capacity": self.window.size + self.claimer.prefetched,
+            "in_flight": running,
+            "prefetched": waiting,
+            "hung": self.window.hung,
+            "plans": self.leader is not None,
+            "state": state,
+            "breaker": self.breaker.state.value if self.breaker is not None else None,
+            "http": http,
+        }
 
     def planner_problem(self, patience: float) -> Optional[str]:
         """Return why this worker should not lead: its planner hangs, or the thread that asks it is dead."""

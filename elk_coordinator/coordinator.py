@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import socket
 import threading
 from typing import Any, Callable, Dict, List, Optional, Union
 
@@ -26,7 +24,6 @@ from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.store_watch import StoreWatch
 from elk_coordinator.runtime.threads import spawn
 from elk_coordinator.store.base import DataStore, warn_of_eviction
-from elk_coordinator.version import __version__
 from elk_coordinator.worker.circuit_breaker import BreakerState, CircuitBreaker
 
 ProcessFunction = Callable[[ProcessContext, int, int, Dict[str, Any]], Optional[int]]
@@ -181,7 +178,7 @@ class Coordinator:
             # At once and in this thread: nothing more starts, and what runs is told.
             self._window.cancel_all(CancelReason.STOP)
         # A task or listener of ours cannot wait for its own end: the stop goes on without it.
-        inside = threading.current_thread().name.startswith("elk-")
+        inside = self._crew.is_mine() or self._window.is_mine()
         if not first:
             self._stopped.wait(0.0 if inside else wait + STOP_SLACK)
         elif inside and started:
@@ -294,23 +291,8 @@ class Coordinator:
         return self._state == RUNNING and self._accepted.is_set()
 
     def info(self) -> Dict[str, Any]:
-        running, waiting = self._window.load()
-        return {
-            "nonce": self._strategy.nonce,
-            "host": socket.gethostname(),
-            "pid": self._pid,
-            "version": __version__,
-            "python": platform.python_version(),
-            "window": self._window.size,
-            "capacity": self._window.size + self._claimer.prefetched,
-            "in_flight": running,
-            "prefetched": waiting,
-            "hung": self._window.hung,
-            "plans": self._parts.leader is not None,
-            "state": self._state,
-            "breaker": self._parts.breaker.state.value if self._parts.breaker is not None else None,
-            "http": self._http_address,
-        }
+        """Return what this worker says of itself with every beat."""
+        return self._parts.describe(self._state, self._pid, self._http_address)
 
     def on_beat(self, beat: Beat) -> None:
         self._paused = beat.paused

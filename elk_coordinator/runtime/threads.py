@@ -81,6 +81,10 @@ class RoleThread:
     def alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
+    def is_current(self) -> bool:
+        """Return whether the calling thread is this role's."""
+        return self._thread is threading.current_thread()
+
     @property
     def stopping(self) -> bool:
         return self._stop.is_set()
@@ -222,6 +226,10 @@ class Crew:
                     thread.start()
         finally:
             self._lock.release()
+
+    def is_mine(self) -> bool:
+        """Return whether the calling thread is one of these roles'."""
+        return any(thread.is_current() for thread in self._threads.values())
 
     def alive(self, name: str) -> bool:
         """Return whether the role called *name* has a living thread (or was never part of this crew)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import redis
 import redis.exceptions as driver
@@ -258,6 +258,7 @@ class _Link:
         self._name = name
         self._client: Any = None
         self._lock = threading.Lock()
+        self._unloaded: Set[str] = set()
 
     def client(self) -> Any:
         client = self._client
@@ -277,10 +278,15 @@ class _Link:
     def call(self, script: Script, keys: Sequence[str], args: Sequence[Arg]) -> Any:
         client = self.client()
         try:
-            try:
-                return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
-            except driver.NoScriptError:
-                return client.execute_command("EVAL", script.source, len(keys), *keys, *args)
+            if script.sha not in self._unloaded:
+                try:
+                    return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+                except driver.NoScriptError:
+                    # Remembered, because the server may close the connection over it: the next try starts with EVAL.
+                    self._unloaded.add(script.sha)
+            answer = client.execute_command("EVAL", script.source, len(keys), *keys, *args)
+            self._unloaded.discard(script.sha)
+            return answer
         except redis.RedisError as exc:
             self._after(exc)
             raise translate(exc) from exc

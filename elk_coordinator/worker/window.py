@@ -229,6 +229,12 @@ class TaskWindow:
         with self._lock:
             self._idle.notify_all()
 
+    def is_mine(self) -> bool:
+        """Return whether the calling thread runs a task of this window."""
+        me = threading.get_ident()
+        with self._lock:
+            return any(task.thread_id == me for task in self._running.values())
+
     @property
     def unreported(self) -> int:
         """Ended tasks whose reports were not taken yet."""
