@@ -157,7 +157,9 @@ class Parts:
             leader = self.leader = self._leader_parts(owner, guarded, config, clock, logger)
             # The allocator before the election: a worker whose allocator is dead does not stand.
             roles += [leader.allocator, leader.recovery, leader.election]
-            hints["hungry"] = [leader.recovery.wake.set]
+            # Straight to the planning: while it knows of nothing new, a hungry worker's hint costs no round trip.
+            hints["hungry"] = [leader.allocator.hint]
+            hints["asked"] = [leader.recovery.wake.set]
             hints["leader"] = [leader.election.wake.set]
         roles.append(Wakeup(self.strategy.store, hints, logger))
         if self.events.has_users:

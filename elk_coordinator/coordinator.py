@@ -177,6 +177,8 @@ class Coordinator:
         if first and started:
             # At once and in this thread: nothing more starts, and what runs is told.
             self._window.cancel_all(CancelReason.STOP)
+        if self._parts.breaker is not None:
+            self._parts.breaker.stop()
         # A task or listener of ours cannot wait for its own end: the stop goes on without it.
         inside = self._crew.is_mine() or self._window.is_mine()
         if not first:

@@ -11,7 +11,7 @@ from elk_coordinator.errors import LeaseLost, PlannerError, VersionConflict
 from elk_coordinator.leader.election import Leadership
 from elk_coordinator.leader.explore import Explorer
 from elk_coordinator.leader.planner import GuardedPlanner, LeaderContext
-from elk_coordinator.model import MAX_BATCH, CreatePartition, PlanState, Sweep
+from elk_coordinator.model import MAX_BATCH, CreatePartition, PlanState, Range, Sweep
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
@@ -32,6 +32,16 @@ class Round(NamedTuple):
     #: It ended before the fleet's need was met.
     dry: bool
     last_id: Optional[int] = None
+
+
+class _Found(NamedTuple):
+    """What the questions before one creation found."""
+
+    ranges: List[Range]
+    skipped: List[Range]
+    #: Behind it there is nothing new.
+    nothing_more: bool
+    error: Optional[PlannerError] = None
 
 
 class Allocator(Role):
@@ -168,28 +178,59 @@ class Allocator(Role):
         capacity = sum(_capacity(worker.info) for worker in workers)
         target = min(max(slots, 2 * capacity), config.max_pending_partitions)
         state = strategy.plan_state()
+        low_water = target // 2
         created = skipped_ids = 0
         exhausted = dry = False
         while state.pending + state.held < target and not context.is_set():
-            frontier = state.last_id if state.last_id is not None else self._planner.first_id(context) - 1
-            room = config.max_pending_partitions - state.pending - state.held
-            step = self._explorer.next_step(context, frontier, size, size * slots, room, explore)
-            if step is None:
+            found = self._ask(context, state, size, size * slots, target, explore)
+            if found.ranges or found.skipped:
+                try:
+                    state = self._create(state, term, found.ranges, found.skipped)
+                except VersionConflict:
+                    # Somebody created partitions meanwhile: look again.
+                    state = strategy.plan_state()
+                    continue
+                created += len(found.ranges)
+                skipped_ids += sum(high - low + 1 for low, high in found.skipped)
+            if found.error is not None:
+                raise found.error
+            if found.nothing_more:
                 exhausted, dry = explore, True
                 break
-            try:
-                state = self._create(state, term, step.ranges, step.skipped)
-            except VersionConflict:
-                # Somebody created partitions meanwhile: look again.
+            if state.pending + state.held >= target:
+                # Meanwhile the fleet went on: while it takes faster than this, there is no waiting for a call.
                 state = strategy.plan_state()
-                continue
-            created += len(step.ranges)
-            skipped_ids += sum(high - low + 1 for low, high in step.skipped)
-        low_water = target // 2
+                if state.pending >= low_water:
+                    break
         if low_water != self._low_water or exhausted:
             strategy.note_round(term, low_water, state.version if exhausted else None)
             self._low_water = low_water
         return Round(created, skipped_ids, exhausted, dry, state.last_id)
+
+    def _ask(
+        self, context: Any, state: PlanState, size: int, look_ahead: int, target: int, explore: bool
+    ) -> _Found:
+        """Ask until the need is met or a batch is full: many short looks ahead make one creation."""
+        held = state.pending + state.held
+        need = min(target - held, MAX_BATCH)
+        room = min(self._config.max_pending_partitions - held, MAX_BATCH)
+        frontier = state.last_id if state.last_id is not None else self._planner.first_id(context) - 1
+        ranges: List[Range] = []
+        skipped: List[Range] = []
+        while len(ranges) < need and not context.is_set():
+            try:
+                step = self._explorer.next_step(context, frontier, size, look_ahead, room - len(ranges), explore)
+            except PlannerError as exc:
+                # What was found before it is created first: a planner that fails far ahead holds up nothing near.
+                return _Found(ranges, skipped, False, exc)
+            if step is None:
+                return _Found(ranges, skipped, True)
+            ranges += step.ranges
+            skipped += step.skipped
+            if not step.ranges:
+                break
+            frontier = max(high for _, high in step.ranges + step.skipped)
+        return _Found(ranges, skipped, False)
 
     def _create(self, state: PlanState, term: int, ranges: List[Any], skipped: List[Any]) -> PlanState:
         first = state.max_partition_id + 1

@@ -46,11 +46,15 @@ class Leadership:
             return max(0.0, self._until - self._clock.monotonic()) if self._term is not None else 0.0
 
     def grant(self, term: int, until: float) -> None:
-        """Begin or extend a term; a term that ended by the clock is not revived."""
+        """Begin a term."""
         with self._lock:
-            if self._term == term and self._clock.monotonic() >= self._until:
-                return
             self._term, self._until = term, until
+
+    def extend(self, term: int, until: float) -> None:
+        """Extend a term; one that ended, by the clock or given up by another thread meanwhile, is not revived."""
+        with self._lock:
+            if self._term == term and self._clock.monotonic() < self._until:
+                self._until = until
 
     def end(self) -> Optional[int]:
         """Stop leading; return the term that ended, if there was one."""
@@ -134,7 +138,7 @@ class Election(Role):
         if not renewed:
             self.step_down("the lease is gone from the store")
             return 0.0
-        self._leadership.grant(term, self._trust_from(sent))
+        self._leadership.extend(term, self._trust_from(sent))
         return self._config.leader_lock_expiry / 3
 
     def _stand(self) -> float:

@@ -1,4 +1,4 @@
 """What an operator sees of a running coordinator: metrics and the built-in HTTP thread.
 
-Nothing is imported here: ``metrics`` is the only module that needs prometheus_client.
+Nothing is imported here. Only ``metrics`` imports prometheus_client.
 """

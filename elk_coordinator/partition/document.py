@@ -7,7 +7,7 @@ are those of the Lua scripts (``partition/lua``), held to the same contract test
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 import attr
 
@@ -98,8 +98,8 @@ class Document:
             self.skipped: List[Range] = [(low, high) for low, high in raw.get("skipped", [])]
             #: [name, first id, last id, count] of each chunk of completed partitions.
             self.chunks: List[List[Any]] = raw.get("chunks", [])
-            #: Ids of completed partitions in chunks that were deleted since.
-            self.deleted: List[int] = raw.get("deleted", [])
+            #: [id, n] of completed partitions deleted from the first n chunks; later chunks may hold the id again.
+            self.deleted: List[List[int]] = raw.get("deleted", [])
             #: stream -> [sequence, letters, first token, granted ids]
             self.streams: Dict[str, List[Any]] = raw.get("streams", {})
             self.cancels: Dict[str, List[str]] = raw.get("cancels", {})
@@ -258,24 +258,26 @@ class Document:
         record.change(self.draw(floor), checkpoint=checkpoint, processed=processed, deliveries=0)
         return True
 
-    def sweep(self, limit: int, max_deliveries: int, floor: int) -> List[Reclaimed]:
-        """Take back what has run out by the store's clock."""
+    def sweep(self, limit: int, max_deliveries: int, floor: int) -> Tuple[List[Reclaimed], bool]:
+        """Take back what has run out by the store's clock; return it, and whether anything was changed."""
         out: List[Reclaimed] = []
+        clamped = False
         for record in self.records.values():
             if record.p.status not in HELD:
                 continue
             # The store's clock was set back: no lease outlives its own length from now.
-            record.deadline = min(record.deadline, self.now + record.lease)
+            if record.deadline > self.now + record.lease:
+                record.deadline, clamped = self.now + record.lease, True
         expired = [r for r in self.records.values() if r.p.status in HELD and r.deadline <= self.now]
         expired.sort(key=lambda record: record.deadline)
         if not expired:
-            return out
+            return out, clamped
         stamp = self.draw(floor)
         for record in expired[:limit]:
             p = record.p
             self._lose(record, stamp, p.deliveries + 1, max_deliveries)
             out.append(Reclaimed(p.partition_id, p.worker_id, p.fencing_token, p.deliveries + 1, record.p.status))
-        return out
+        return out, True
 
     def _lose(self, record: Record, stamp: int, deliveries: int, max_deliveries: int) -> None:
         """Take a partition from a claim that ran out: pending again, or failed when it was lost too often."""
@@ -291,6 +293,10 @@ class Document:
         )  # fmt: skip
 
     # ---------------------------------------------------------------- questions
+
+    def gone_from(self, chunk: int) -> Set[int]:
+        """Return the ids that were deleted from the chunk at this place of :attr:`chunks`."""
+        return {partition_id for partition_id, before in self.deleted if chunk < before}
 
     def count(self) -> Dict[PartitionStatus, int]:
         """Return how many partitions have each status; completed ones in chunks included."""

@@ -41,6 +41,8 @@ _TURN_KEYS = "meta streams pending suspects delayed leases claimed failed specs 
 _INDEX_OF = {"active": ("specs", "HSCAN"), "done": ("done", "HSCAN"), "held": ("leases", "ZSCAN"),
              "failed": ("failed", "ZSCAN")}  # fmt: skip
 
+_STREAMS = ("work", "beat", "call", "renew", "acquire", "update")
+
 #: Answers to a report; '-' is a claim that is gone.
 _STATUS_OF_CODE = {
     "C": PartitionStatus.COMPLETED,
@@ -136,9 +138,10 @@ class HashPartitionStrategy(PartitionStrategy):
             for report, code in zip(request.reports, reply[5].decode("ascii"))
         ]
         granted, unreadable = [], []
+        deadline = b"%d" % (int(reply[1]) // 1000 + int(request.lease * 1000))
         for i in range(6, len(reply), 3):
             try:
-                granted.append(codec.decode(int(reply[i]), reply[i + 1], reply[i + 2]))
+                granted.append(codec.decode(int(reply[i]), reply[i + 1], reply[i + 2], lease=deadline))
             except StoreError as exc:
                 self.logger.error("%s; it is set aside", exc)
                 unreadable.append(reply[i])
@@ -252,6 +255,7 @@ class HashPartitionStrategy(PartitionStrategy):
             "" if term is None else term,
             self.memory.floor,
             self.store.keys.channel,
+            "%s:%d" % (self.stream("plan"), self.next_sequence("plan")),
             len(partitions),
         ]
         for item in partitions:
@@ -290,12 +294,12 @@ class HashPartitionStrategy(PartitionStrategy):
             raise PartitionNotFound(partition_id)
         if reply[0] == 2:
             return None
-        found = codec.decode(partition_id, reply[1], reply[2])
+        found = codec.decode(partition_id, reply[1], reply[2], lease=reply[3])
         self.memory.saw(found.fencing_token)
         return found
 
     def _update(self, wanted: Partition, expected_version: Optional[int]) -> int:
-        keys = self.store.keys.many("meta pending suspects specs state")
+        keys = self.store.keys.many("meta pending suspects specs state streams")
         args: List[Any] = [
             self.memory.floor,
             codec.pad(wanted.partition_id),
@@ -303,6 +307,8 @@ class HashPartitionStrategy(PartitionStrategy):
             codec.dump_options(wanted.options, wanted.partition_id),
             codec.clip_error(wanted.error),
             wanted.priority,
+            self.stream("update"),
+            self.next_sequence("update"),
         ]
         reply = self.store.run("partition/update", keys, args)
         if reply[0] == 0:
@@ -427,6 +433,4 @@ class HashPartitionStrategy(PartitionStrategy):
         """End this instance: give back what was claimed through its public methods; forget its streams of requests."""
         super().stop()
         keys = self.store.keys.many("workers worker_info streams")
-        self.store.run(
-            "store/forget", keys, [""] + [self.stream(name) for name in ("work", "beat", "call", "renew", "acquire")]
-        )
+        self.store.run("store/forget", keys, [""] + [self.stream(name) for name in _STREAMS])

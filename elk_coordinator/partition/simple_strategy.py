@@ -140,7 +140,7 @@ class SimplePartitionStrategy(PartitionStrategy):
             expired = any(r.p.status in HELD and r.deadline <= document.now for r in document.records.values())
             return Turn(results, [record.p for record in granted], left, bool(wanted) and expired, lost_data), True
 
-        turn = self._change(move)
+        turn = chunks.answer_again(request, self._change(move), self.read)
         if newly_hungry and newly_hungry[-1]:
             self.store.notify("hungry")
         if turn.granted:
@@ -162,9 +162,6 @@ class SimplePartitionStrategy(PartitionStrategy):
         return Turn(results, granted)
 
     def beat(self, request: BeatRequest) -> Beat:
-        if request.ttl > 0:
-            self.store.beat(request.worker_id, request.ttl, dict(request.info))
-
         def move(document: Document) -> Tuple[Beat, bool]:
             schema, strategy = document.meta.get("schema"), document.meta.get("strategy")
             if schema is not None and (
@@ -192,7 +189,11 @@ class SimplePartitionStrategy(PartitionStrategy):
                 int(meta.get("lost", 0)),
             ), wrote  # fmt: skip
 
-        return self._change(move)
+        answer = self._change(move)
+        if request.ttl > 0:
+            # After the namespace accepted this worker, as the scripts do.
+            self.store.beat(request.worker_id, request.ttl, dict(request.info))
+        return answer
 
     def save_checkpoint(self, partition_id: int, token: int, checkpoint: int, processed: int) -> bool:
         def move(document: Document) -> Tuple[bool, bool]:
@@ -203,10 +204,10 @@ class SimplePartitionStrategy(PartitionStrategy):
 
     def sweep(self, limit: int = MAX_BATCH, term: Optional[int] = None) -> Sweep:
         def move(document: Document) -> Tuple[Sweep, bool]:
-            reclaimed = document.sweep(limit, self.max_deliveries, self.memory.floor)
+            reclaimed, changed = document.sweep(limit, self.max_deliveries, self.memory.floor)
             counts = document.count()
             hungry, asked = bool(document.meta.get("hungry")), bool(document.meta.get("asked"))
-            clear = term is not None and (hungry or asked) and document.meta.get("term", term) <= term
+            clear = term is not None and (hungry or asked) and self._leads(term)
             if clear:
                 document.meta.pop("hungry", None)
                 document.meta.pop("asked", None)
@@ -214,7 +215,7 @@ class SimplePartitionStrategy(PartitionStrategy):
                 reclaimed, len(reclaimed) == limit, hungry, asked, counts[PartitionStatus.PENDING],
                 counts[PartitionStatus.CLAIMED] + counts[PartitionStatus.RUNNING],
             )  # fmt: skip
-            return sweep, bool(reclaimed) or clear
+            return sweep, changed or clear
 
         return self._change(move)
 
@@ -231,9 +232,12 @@ class SimplePartitionStrategy(PartitionStrategy):
             counts[PartitionStatus.CLAIMED] + counts[PartitionStatus.RUNNING],
         )
 
+    def _leads(self, term: int) -> bool:
+        return self.store.read_lock("leader")[1] == term
+
     def note_round(self, term: int, low_water: int, exhausted_version: Optional[int]) -> bool:
         def move(document: Document) -> Tuple[bool, bool]:
-            if term < document.meta.get("term", 0):
+            if term < document.meta.get("term", 0) or not self._leads(term):
                 return False, False
             document.meta.update(term=term, low_water=low_water)
             if exhausted_version is not None:
@@ -248,7 +252,7 @@ class SimplePartitionStrategy(PartitionStrategy):
             return None, True
 
         self._change(move)
-        self.store.notify("hungry")
+        self.store.notify("asked")
 
     def idle_state(self) -> IdleState:
         document = self._read()
@@ -267,7 +271,7 @@ class SimplePartitionStrategy(PartitionStrategy):
     ) -> int:
         def move(document: Document) -> Tuple[int, bool]:
             meta = document.meta
-            if term is not None and self.store.read_lock("leader")[1] != term:
+            if term is not None and not self._leads(term):
                 raise LeaseLost(0, term, "the plan of this leader's term")
             found = int(meta.get("planned_version", 0))
             if term is not None and term < meta.get("term", 0):
@@ -296,6 +300,8 @@ class SimplePartitionStrategy(PartitionStrategy):
             if term is not None:
                 # Once a later leader has written, an earlier one is known to be late.
                 meta["term"] = term
+                # Whoever is hungry still says so again, at once.
+                meta.pop("hungry", None)
             return stamp, True
 
         version = self._change(move)
@@ -354,7 +360,7 @@ class SimplePartitionStrategy(PartitionStrategy):
                 return held, False
             for partition_id in partition_ids:
                 if document.records.pop(partition_id, None) is None:
-                    document.deleted.append(partition_id)
+                    document.deleted.append([partition_id, len(document.chunks)])
             document.planned[:] = sorted((set(document.planned) - set(planned[0])) | set(planned[1]))
             document.meta["planned_version"] = document.draw(self.memory.floor)
             return [], True
@@ -393,13 +399,8 @@ class SimplePartitionStrategy(PartitionStrategy):
 
     def read(self, partition_ids: Sequence[int]) -> Dict[int, Partition]:
         document = self._read()
-        wanted = set(partition_ids)
         out = {i: document.records[i].p for i in partition_ids if i in document.records}
-        for name, first, last, _ in document.chunks:
-            missing = wanted - set(out)
-            if any(first <= i <= last for i in missing):
-                chunk = chunks.read(self.store, name)
-                out.update({i: chunk[i] for i in missing if i in chunk and i not in document.deleted})
+        out.update(chunks.find(self.store, document, set(partition_ids) - set(out)))
         return out
 
     def _scan_ids(self, index: str) -> Iterator[int]:
@@ -416,9 +417,7 @@ class SimplePartitionStrategy(PartitionStrategy):
             if chosen:
                 yield i
         if index == "done":
-            gone = set(document.deleted)
-            for name, _, _, _ in document.chunks:
-                yield from (i for i in chunks.read(self.store, name) if i not in gone)
+            yield from chunks.ids(self.store, document)
 
     def indexed_ids(self) -> Iterator[int]:
         yield from self._scan_ids("active")

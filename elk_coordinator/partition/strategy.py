@@ -35,7 +35,10 @@ from elk_coordinator.partition.requests import BeatRequest, Claim, TurnRequest, 
 from elk_coordinator.partition.selection import indexes, matches
 
 #: Facts that update_partition leaves to the moves.
-_FIXED = ("min_id", "max_id", "status", "worker_id", "attempt", "deliveries", "fencing_token", "checkpoint")
+_FIXED = (
+    "min_id", "max_id", "status", "worker_id", "attempt", "deliveries", "fencing_token", "checkpoint", "processed",
+    "retry_at", "created_at", "completed_at",
+)  # fmt: skip
 
 
 class PartitionStrategy(Planning):
@@ -182,6 +185,9 @@ class PartitionStrategy(Planning):
             raise LeaseLost(claim[0], claim[1], "the checkpoint")
         if running:
             self._public_turn(worker_id, starts=[claim])
+            there = self.get_partition(partition_id)
+            if (there.fencing_token, there.status) != (claim[1], PartitionStatus.RUNNING):
+                raise LeaseLost(claim[0], claim[1], "the start")
         else:
             assert outcome is not None
             self._report_one(

@@ -8,7 +8,8 @@ key                type    content                                              
 =================  ======  ===================================================================  ======================
 meta               hash    last (the last stamp), schema, strategy, planned_version, max_id,    every script
                            hungry (workers ran low), low_water, paused, config_version, pruned, lost (stamp of the last
-                           known loss of data), asked, exhausted_at, exhausted_version
+                           known loss of data), asked, exhausted_at, exhausted_version,
+                           planned_by (the request that made planned_version)
 lock:<name>        hash    owner, token, deadline (ms), ttl (ms); ``leader`` is the leader's    lock_*
 value:<name>       hash    version, data                                                        value_cas
 workers            zset    worker -> deadline (ms)                                              heartbeat, beat

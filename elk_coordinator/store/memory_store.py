@@ -44,6 +44,7 @@ class MemoryDataStore(DataStore):
         self._memory = _Memory(clock or Clock())
         self._namespace: Optional[str] = None
         self._closed = threading.Event()
+        self._owns_closing = True
         self._seen: Optional[int] = None
 
     def _copy(self, closed: threading.Event) -> "MemoryDataStore":
@@ -55,12 +56,14 @@ class MemoryDataStore(DataStore):
         """Return this store bound to *namespace*."""
         twin = self._copy(self._closed)
         twin._namespace = check_namespace(namespace)
+        twin._owns_closing = False
         return twin
 
     def with_deadline(self, seconds: float, name: str = "") -> "MemoryDataStore":
         """Return the same data; closing it ends its own waits only."""
         twin = self._copy(threading.Event())
         twin.timeout = float(seconds)
+        twin._owns_closing = True
         return twin
 
     def clear(self) -> None:
@@ -194,7 +197,9 @@ class MemoryDataStore(DataStore):
             return None
 
     def close(self) -> None:
-        """End the waits of this copy; the data stays for other copies."""
+        """End the waits of this copy and of those bound to namespaces from it; the data stays for other copies."""
+        if not self._owns_closing:
+            return
         self._closed.set()
         with self._memory.changed:
             self._memory.changed.notify_all()

@@ -6,13 +6,12 @@ permits cannot leak. No lock is held while user code runs.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import functools
 import itertools
 import threading
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Generator, Iterator, List, Optional, Tuple, TypeVar, Union
+from typing import Any, Callable, Deque, Dict, Generator, List, Optional, Tuple, TypeVar, Union
 
 from tenacity import AttemptManager, Retrying
 from tenacity.nap import sleep_using_event
@@ -179,17 +178,11 @@ class CircuitBreaker:
 
     def current(self, permit: Permit) -> bool:
         """Return whether the breaker still stands where it stood when *permit* was given."""
-        with self._lock:
-            return permit.generation == self._generation
+        return permit.generation == self._generation
 
-    @contextlib.contextmanager
-    def holding(self, permit: Optional[Permit]) -> Iterator[None]:
-        """Have the calls that this thread makes by :meth:`retrying` know that they are part of a task with *permit*."""
+    def hold(self, permit: Optional[Permit]) -> None:
+        """Have this thread's calls by :meth:`retrying` know that they are part of a task with *permit* (or of none)."""
         self._here.permit = permit
-        try:
-            yield
-        finally:
-            self._here.permit = None
 
     def stop(self) -> None:
         """End every wait of :meth:`retrying`: the worker stops."""

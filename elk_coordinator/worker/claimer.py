@@ -11,6 +11,8 @@ import logging
 import random
 from typing import Any, Callable, List, Optional, Tuple
 
+import attr
+
 from elk_coordinator.config import CoordinatorConfig, lease_margin
 from elk_coordinator.model import MAX_BATCH, CancelReason, Outcome, PartitionStatus, Report, Turn
 from elk_coordinator.partition.requests import TurnRequest
@@ -19,7 +21,7 @@ from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
 from elk_coordinator.runtime.threads import Role
 from elk_coordinator.worker.circuit_breaker import CircuitBreaker
-from elk_coordinator.worker.context import Task
+from elk_coordinator.worker.context import Task, cancelled_text
 from elk_coordinator.worker.window import TaskWindow
 
 #: Seconds between two looks for work when nothing hinted at any; jittered.
@@ -191,7 +193,10 @@ class Claimer(Role):
     def _return(self, task: Task) -> None:
         if task.permit is not None and self._breaker is not None:
             self._breaker.give_back(task.permit)
-        self.window.put_back(task, Report(task.partition.partition_id, task.token, Outcome.RELEASED))
+        report = Report(task.partition.partition_id, task.token, Outcome.RELEASED)
+        if task.reason() is CancelReason.CANCELLED:
+            report = attr.evolve(report, outcome=Outcome.CANCELLED, error=cancelled_text(task))
+        self.window.put_back(task, report)
 
     def _hand_back(self) -> None:
         """Give back waiting tasks this worker should not hold: stopping, paused, breaker open, no slot in sight."""
@@ -207,6 +212,17 @@ class Claimer(Role):
 
         for task in self.window.take_waiting(keep):
             self._return(task)
+        if self._breaker is not None and self.window.hung:
+            self._settle_hung(self._breaker)
+
+    def _settle_hung(self, breaker: CircuitBreaker) -> None:
+        """Settle the permits of hung tasks: those may never end, and probes must not wait for them for ever."""
+        for task in self.window.running():
+            if task.abandoned and task.permit is not None and not task.permit.settled:
+                if task.reason() is CancelReason.TIMEOUT:
+                    breaker.failure(task.permit, task.partition.partition_id, "timed out and hangs")
+                else:
+                    breaker.give_back(task.permit)
 
     def _sweep(self) -> None:
         sweep = self._strategy.sweep(limit=100)

@@ -228,6 +228,11 @@ class TaskContext:
         return True
 
 
+def cancelled_text(task: Task) -> str:
+    """Return the error text of a partition that an operator cancelled."""
+    return "cancelled by %s" % (task.cancelled_by or "an operator")
+
+
 def first_id(partition: Partition) -> int:
     """Return where an attempt begins: behind the last checkpoint."""
     return partition.min_id if partition.checkpoint is None else partition.checkpoint + 1

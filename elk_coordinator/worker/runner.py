@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional
 
 from elk_coordinator.config import CoordinatorConfig
 from elk_coordinator.errors import ConfigError, PermanentError, TaskInterrupted
@@ -14,7 +14,7 @@ from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
 from elk_coordinator.runtime.retry import backoff_delay
 from elk_coordinator.worker.circuit_breaker import CircuitBreaker, Permit
-from elk_coordinator.worker.context import Saver, Task, TaskContext, first_id
+from elk_coordinator.worker.context import Saver, Task, TaskContext, cancelled_text
 
 Process = Callable[[Any, int, int, Dict[str, Any]], Optional[int]]
 
@@ -64,6 +64,20 @@ class Runner:
 
     def run(self, task: Task) -> Report:
         """Run the processor and return what to report; never raises, whatever user code does."""
+        if self._breaker is not None and task.permit is not None and not self._breaker.current(task.permit):
+            # The breaker opened while the task waited for its slot: nothing may start, no attempt is burnt.
+            self._breaker.give_back(task.permit)
+            return self._report(task, Outcome.RELEASED)
+        try:
+            return self._run(task)
+        except BaseException as exc:
+            # Not the processor, whose errors are caught below: a log handler of the user's, say.
+            report = self._failed(task, _text(exc))
+            if self._breaker is not None and task.permit is not None:
+                self._breaker.give_back(task.permit)
+            return report
+
+    def _run(self, task: Task) -> Report:
         partition = task.partition
         options = dict(partition.options)
         options["partition_id"] = partition.partition_id
@@ -76,14 +90,23 @@ class Runner:
         result: Any = None
         error: Optional[BaseException] = None
         try:
-            if task.lost():
-                # Frozen between claim and start: somebody else may have it by now.
+            if context.min_id > partition.max_id:
+                # An earlier attempt saved all of it and ended before it could say so: no ID is left to process.
+                if self._breaker is not None and task.permit is not None:
+                    self._breaker.give_back(task.permit)
+            elif task.reason() is not None:
+                # Cancelled before it began, or frozen between claim and start: somebody else may have it by now.
                 task.seen = True
             else:
-                result = self._process(context, first_id(partition), partition.max_id, options)
+                if self._breaker is not None:
+                    self._breaker.hold(task.permit)
+                result = self._process(context, context.min_id, partition.max_id, options)
         except BaseException as exc:
             # SystemExit and friends end the attempt, never a thread of ours.
             error = exc
+        finally:
+            if self._breaker is not None:
+                self._breaker.hold(None)
         report = self._judge(task, result, error)
         self._settle(task, report)
         self._events.emit(
@@ -92,7 +115,7 @@ class Runner:
             token=task.token,
             outcome=report.outcome,
             seconds=self._clock.monotonic() - (task.started_at or 0.0),
-            processed=report.processed - partition.processed,
+            processed=report.processed - partition.processed if report.outcome is Outcome.COMPLETED else 0,
             error_type=type(error).__name__ if error is not None else "",
         )
         return report
@@ -116,7 +139,7 @@ class Runner:
         if reason is CancelReason.TIMEOUT:
             return self._failed(task, "timed out after %g s" % (self._config.task_timeout or 0.0))
         if reason is CancelReason.CANCELLED:
-            return self._report(task, Outcome.CANCELLED, 0, "cancelled by %s" % (task.cancelled_by or "an operator"))
+            return self._report(task, Outcome.CANCELLED, 0, cancelled_text(task))
         if reason is CancelReason.LEASE_LOST:
             return self._report(task, Outcome.LOST)
         return self._report(task, Outcome.RELEASED)
@@ -137,9 +160,11 @@ class Runner:
         if result is None:
             return task.saved_processed
         if isinstance(result, bool) or not isinstance(result, int) or not 0 <= result < 2**53:
+            # Its type, not its value: that may be a million rows.
+            what = "a number that is no count" if type(result) is int else type(result).__name__
             self._logger.warning(
-                "partition %d: process() returned %r instead of a count or None; counted as %d",
-                task.partition.partition_id, result, task.saved_processed,
+                "partition %d: process() returned %s; it must return a count from 0 on, or None: counted as %d",
+                task.partition.partition_id, what, task.saved_processed,
             )  # fmt: skip
             return task.saved_processed
         return result
@@ -162,9 +187,9 @@ class Runner:
 
 def _text(error: BaseException) -> str:
     """Return the traceback without our own frames, clipped to its end."""
-    frames: Tuple[Any, ...] = tuple(traceback.extract_tb(error.__traceback__))[1:]
     try:
-        shown = "".join(traceback.format_list(list(frames)) + traceback.format_exception_only(type(error), error))
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        shown = "".join(traceback.format_list(frames) + traceback.format_exception_only(type(error), error))
     except Exception:
         # Formatting runs user code (__str__), which may be what is broken.
         shown = type(error).__name__

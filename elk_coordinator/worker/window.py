@@ -74,11 +74,20 @@ class TaskWindow:
             if self._ending:
                 return tasks
             self._waiting.extend(tasks)
-            new = max(0, min(self.size - self._slots, len(self._waiting)))
+        self._fill()
+        return []
+
+    def _fill(self) -> None:
+        """Start a slot for every waiting task that may have one; the size may have grown, a slot may have been lost."""
+        with self._lock:
+            new = 0 if self._ending else max(0, min(self._most() - self._slots, len(self._waiting)))
             self._slots += new
         for _ in range(new):
             self._pool.submit(self._slot)
-        return []
+
+    def _most(self) -> int:
+        """Return the slots there may be now: the size, less the hung ones beyond what may be replaced."""
+        return self.size - max(0, self._hung - self.size)
 
     def take_reports(self, limit: int) -> List[Tuple[Task, Report]]:
         """Return what ended since the last call, at most *limit*."""
@@ -95,8 +104,12 @@ class TaskWindow:
     def take_waiting(self, keep: Optional[Callable[[Task], bool]] = None) -> List[Task]:
         """Remove and return the waiting tasks, except those that *keep* wants to stay."""
         with self._lock:
-            gone = [task for task in self._waiting if keep is None or not keep(task)]
-            self._waiting = deque(task for task in self._waiting if keep is not None and keep(task))
+            gone: List[Task] = []
+            kept: Deque[Task] = deque()
+            for task in self._waiting:
+                # Asked once: a deadline may pass between two answers.
+                (kept if keep is not None and keep(task) else gone).append(task)
+            self._waiting = kept
             self._idle.notify_all()
         return gone
 
@@ -136,8 +149,9 @@ class TaskWindow:
                     # One step: a task is either running or reported, never both and never neither.
                     del self._running[task.token]
                     self._reports.append((task, report))
-                    self._done += 1
-                    self._busy += self._clock.monotonic() - (task.started_at or 0.0)
+                    if task.started_at is not None:
+                        self._done += 1
+                        self._busy += self._clock.monotonic() - task.started_at
                     if not self._finished_event.is_set():
                         self._finished_event.set()
                     if task.abandoned:
@@ -145,7 +159,7 @@ class TaskWindow:
                         self._hung -= 1
                         self._idle.notify_all()
                         return
-                if not self._waiting or self._slots > self.size or self._ending:
+                if not self._waiting or self._slots > self._most() or self._ending:
                     self._slots -= 1
                     self._idle.notify_all()
                     return
@@ -178,6 +192,7 @@ class TaskWindow:
             if out:
                 self._idle.notify_all()
         if out:
+            self._fill()
             self._finished_event.set()
         return out
 

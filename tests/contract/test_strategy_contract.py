@@ -1,10 +1,9 @@
-"""What every PartitionStrategy must do: the contract's section 5 and its table of outcomes, on every store."""
+"""What every PartitionStrategy must do with claims: the table of outcomes, tokens, leases, on every store."""
 
 from __future__ import annotations
 
-import random
 import threading
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List
 
 import attr
 import pytest
@@ -15,117 +14,46 @@ from elk_coordinator.errors import (
     LeaseLost,
     NotOwner,
     PartitionNotFound,
-    RangeConflict,
-    StateError,
-    VersionConflict,
 )
-from elk_coordinator.model import (
-    MAX_BATCH,
-    CreatePartition,
-    Outcome,
-    Partition,
-    PartitionFilter,
-    PartitionStats,
-    PartitionStatus,
-    Report,
-    StrategyType,
-)
-from elk_coordinator.partition import intervals
-from elk_coordinator.partition.audit import verify
+from elk_coordinator.model import CreatePartition, Outcome, Partition, PartitionStatus, Report, StrategyType
 from elk_coordinator.partition.factory import create_strategy
-from elk_coordinator.partition.requests import BeatRequest, TurnRequest
-
-PENDING, CLAIMED, RUNNING, COMPLETED, FAILED = (
-    PartitionStatus.PENDING,
-    PartitionStatus.CLAIMED,
-    PartitionStatus.RUNNING,
-    PartitionStatus.COMPLETED,
-    PartitionStatus.FAILED,
+from elk_coordinator.store.memory_store import MemoryDataStore
+from tests.contract.kit import (
+    CLAIMED,
+    COMPLETED,
+    FAILED,
+    LEASE,
+    PENDING,
+    RUNNING,
+    TICK,
+    beat,
+    claim_one,
+    ids,
+    key_of,
+    make_suspects,
+    parts,
+    report,
+    sound,
+    turn,
 )
-LEASE = 30.0
 
-
-@pytest.fixture
-def clock(backend: Any) -> Any:
-    """Stop the store's time."""
-    return backend.stop_time()
-
-
-@pytest.fixture
-def strategy(backend: Any) -> Any:
-    return backend.new_strategy(partition_lock_expiry=LEASE)
-
-
-@pytest.fixture
-def other(backend: Any) -> Any:
-    """Return another process's strategy on the same namespace."""
-    return backend.new_strategy(partition_lock_expiry=LEASE)
-
-
-def parts(*ids: int, width: int = 10, **facts: Any) -> List[CreatePartition]:
-    """Return partitions whose range follows from their id."""
-    return [CreatePartition(i, i * width, i * width + width - 1, **facts) for i in ids]
-
-
-def turn(strategy: Any, worker: str = "w", stream: str = "test", **what: Any) -> Any:
-    name = strategy.stream(stream)
-    return strategy.turn(TurnRequest(worker, name, strategy.next_sequence(name), what.pop("lease", LEASE), **what))
-
-
-def beat(strategy: Any, worker: str = "w", claims: Sequence[Any] = (), ttl: float = 60.0, **what: Any) -> Any:
-    name = strategy.stream("testbeat")
-    return strategy.beat(
-        BeatRequest(
-            worker, name, strategy.next_sequence(name), ttl, what.pop("lease", LEASE), what.pop("info", {}), claims
-        )
-    )
-
-
-def report(strategy: Any, claim: Partition, outcome: Outcome, worker: str = "w", **facts: Any) -> Any:
-    return strategy.report_partitions(worker, [Report(claim.partition_id, claim.fencing_token, outcome, **facts)])[0]
-
-
-def claim_one(strategy: Any, worker: str = "w", partition_id: int = 1) -> Partition:
-    """Create one partition and claim it."""
-    strategy.create_partitions_if_not_exist(parts(partition_id))
-    (claim,) = strategy.claim_partitions(worker)
-    assert claim.partition_id == partition_id
-    return claim
-
-
-def ids(partitions: Sequence[Any]) -> List[int]:
-    return [p.partition_id for p in partitions]
-
-
-def sound(strategy: Any) -> None:
-    """Check that the counters are a recount, and that everything planned is accounted for once."""
-    report = verify(strategy)
-    assert report.problems == []
-    stats = strategy.get_partition_stats()
-    counts = {s: 0 for s in PartitionStatus}
-    for partition in strategy.get_all_partitions():
-        counts[partition.status] += 1
-    assert counts == {
-        PENDING: stats.pending,
-        CLAIMED: stats.claimed,
-        RUNNING: stats.running,
-        COMPLETED: stats.completed,
-        FAILED: stats.failed,
-    }
-    assert stats.total == sum(counts.values())
-
-
-# -- building --------------------------------------------------------------------------------------------------------
+# -- building ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_strategy_type_is_refused(backend: Any) -> None:
     with pytest.raises(ConfigError, match="strategy"):
-        create_strategy("hash", backend.namespace, backend.new_store())  # type: ignore[arg-type]
+        create_strategy("hash", backend.namespace, backend.new_store())
 
 
 def test_the_hash_strategy_needs_a_redis_store(backend: Any) -> None:
-    with pytest.raises(ConfigError, match="RedisDataStore"):
-        create_strategy(StrategyType.HASH, backend.namespace, object())  # type: ignore[arg-type]
+    for store in (MemoryDataStore(), object(), None):
+        with pytest.raises(ConfigError, match="RedisDataStore"):
+            create_strategy(StrategyType.HASH, backend.namespace, store)
+
+
+def test_the_simple_strategy_needs_a_store(backend: Any) -> None:
+    with pytest.raises(ConfigError, match="DataStore"):
+        create_strategy(StrategyType.SIMPLE, backend.namespace, object())
 
 
 @pytest.mark.parametrize("namespace", ["", "a b", "{a}", "a/b", "x" * 101])
@@ -138,212 +66,7 @@ def test_a_strategy_says_what_it_is(backend: Any, strategy: Any) -> None:
     assert strategy.strategy_type is backend.strategy_type
 
 
-# -- creating --------------------------------------------------------------------------------------------------------
-
-
-def test_created_partitions_come_back_ordered_by_id_and_are_what_the_store_says(strategy: Any, other: Any) -> None:
-    wanted = [
-        CreatePartition(7, 700, 799, priority=3, options={"a": [1, {"b": None}], "é": "ü", "big": 2**63 - 1}),
-        CreatePartition(2, -50, -50),
-        CreatePartition(5, 0, 9, options={}),
-    ]
-    created = strategy.create_partitions_if_not_exist(wanted)
-    assert ids(created) == [2, 5, 7]
-    assert [(p.min_id, p.max_id, p.priority, p.status) for p in created] == [
-        (-50, -50, 0, PENDING),
-        (0, 9, 0, PENDING),
-        (700, 799, 3, PENDING),
-    ]
-    assert created[2].options == {"a": [1, {"b": None}], "é": "ü", "big": 2**63 - 1}
-    assert created == other.get_all_partitions()
-    for partition in created:
-        assert other.get_partition(partition.partition_id) == partition
-        assert partition.version > 0 and partition.created_at == partition.updated_at > 0
-        assert partition == attr.evolve(
-            Partition(partition.partition_id, partition.min_id, partition.max_id),
-            priority=partition.priority,
-            options=partition.options,
-            version=partition.version,
-            created_at=partition.created_at,
-            updated_at=partition.updated_at,
-        )
-    sound(strategy)
-
-
-def test_creating_nothing_creates_nothing(strategy: Any) -> None:
-    assert strategy.create_partitions_if_not_exist([]) == []
-    assert strategy.get_partition_stats() == PartitionStats()
-
-
-def test_the_same_again_returns_nothing_and_changes_nothing(strategy: Any, other: Any) -> None:
-    strategy.create_partitions_if_not_exist(parts(1, 2))
-    before = strategy.get_all_partitions()
-    assert other.create_partitions_if_not_exist(parts(2, 1)) == []
-    assert other.create_partitions_if_not_exist(parts(1, 1)) == []
-    assert strategy.get_all_partitions() == before
-    assert ids(other.create_partitions_if_not_exist(parts(1, 2, 3))) == [3]
-
-
-@pytest.mark.parametrize("state", ["pending", "running", "failed", "completed"])
-def test_the_same_again_is_known_in_every_state(strategy: Any, state: str) -> None:
-    claim = None
-    strategy.create_partitions_if_not_exist(parts(1))
-    if state != "pending":
-        (claim,) = strategy.claim_partitions("w")
-    if state == "failed":
-        report(strategy, claim, Outcome.PERMANENT)
-    if state == "completed":
-        report(strategy, claim, Outcome.COMPLETED)
-    assert strategy.create_partitions_if_not_exist(parts(1)) == []
-    assert strategy.get_partition(1).status.value == state
-    with pytest.raises(RangeConflict):
-        strategy.create_partitions_if_not_exist([CreatePartition(1, 10, 20)])
-    with pytest.raises(RangeConflict):
-        strategy.create_partitions_if_not_exist([CreatePartition(9, 19, 29)])
-
-
-def test_a_known_id_with_another_range_is_a_conflict_that_names_both(strategy: Any) -> None:
-    strategy.create_partitions_if_not_exist(parts(1))
-    with pytest.raises(RangeConflict) as caught:
-        strategy.create_partitions_if_not_exist([CreatePartition(1, 500, 509)])
-    assert caught.value.requested == (1, 500, 509)
-    assert caught.value.existing == (10, 19)
-    assert "500" in str(caught.value) and "10" in str(caught.value)
-
-
-@pytest.mark.parametrize("low,high", [(10, 19), (5, 10), (19, 25), (12, 13), (0, 100)])
-def test_any_overlap_with_a_planned_range_is_a_conflict_that_names_both(strategy: Any, low: int, high: int) -> None:
-    strategy.create_partitions_if_not_exist(parts(1))
-    before = strategy.get_all_partitions()
-    with pytest.raises(RangeConflict) as caught:
-        strategy.create_partitions_if_not_exist([CreatePartition(2, low, high)])
-    assert caught.value.requested == (2, low, high)
-    assert caught.value.existing == (10, 19)
-    assert caught.value.created == []
-    assert strategy.get_all_partitions() == before
-
-
-def test_neighbours_are_no_overlap_and_their_ranges_merge(strategy: Any) -> None:
-    strategy.create_partitions_if_not_exist(parts(1, 3))
-    assert strategy.planned_intervals() == [(10, 19), (30, 39)]
-    strategy.create_partitions_if_not_exist(parts(2))
-    assert strategy.planned_intervals() == [(10, 39)]
-    sound(strategy)
-
-
-def test_a_conflict_in_a_batch_creates_none_of_that_batch(strategy: Any) -> None:
-    strategy.create_partitions_if_not_exist(parts(3))
-    with pytest.raises(RangeConflict) as caught:
-        strategy.create_partitions_if_not_exist([*parts(1, 2), CreatePartition(4, 39, 45), *parts(5)])
-    assert caught.value.requested[0] == 4 and caught.value.created == []
-    assert ids(strategy.get_all_partitions()) == [3]
-    sound(strategy)
-
-
-def test_a_conflict_in_a_later_batch_keeps_the_earlier_ones_and_lists_them(strategy: Any) -> None:
-    strategy.create_partitions_if_not_exist([CreatePartition(5000, 10_500, 10_509)])
-    with pytest.raises(RangeConflict) as caught:
-        strategy.create_partitions_if_not_exist(parts(*range(1, 1201)))
-    assert ids(caught.value.created) == list(range(1, 1001))
-    assert caught.value.requested == (1050, 10_500, 10_509)
-    assert caught.value.existing == (10_500, 10_509)
-    assert ids(strategy.get_all_partitions()) == [*range(1, 1001), 5000]
-    sound(strategy)
-
-
-def test_what_contradicts_itself_is_refused_before_anything_is_created(strategy: Any) -> None:
-    for wrong in (
-        [CreatePartition(1, 0, 9), CreatePartition(1, 0, 10)],
-        [CreatePartition(1, 0, 9), CreatePartition(2, 9, 12)],
-        [*parts(*range(10, 900)), CreatePartition(5000, 105, 105)],
-    ):
-        with pytest.raises(RangeConflict):
-            strategy.create_partitions_if_not_exist(wrong)
-    assert strategy.get_all_partitions() == []
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: CreatePartition(0, 1, 2),
-        lambda: CreatePartition(-1, 1, 2),
-        lambda: CreatePartition(2**53, 1, 2),
-        lambda: CreatePartition(True, 1, 2),
-        lambda: CreatePartition(1.0, 1, 2),  # type: ignore[arg-type]
-        lambda: CreatePartition("1", 1, 2),  # type: ignore[arg-type]
-        lambda: CreatePartition(1, 2, 1),
-        lambda: CreatePartition(1, -(2**63), 1),
-        lambda: CreatePartition(1, 1, 2**63),
-        lambda: CreatePartition(1, 1.0, 2),  # type: ignore[arg-type]
-        lambda: CreatePartition(1, 1, True),
-        lambda: CreatePartition(1, 1, 2, priority=1001),
-        lambda: CreatePartition(1, 1, 2, priority=-1001),
-        lambda: CreatePartition(1, 1, 2, priority=0.5),  # type: ignore[arg-type]
-        lambda: CreatePartition(1, 1, 2, options=[1]),  # type: ignore[arg-type]
-        lambda: CreatePartition(1, 1, 2, options={"x": object()}),
-        lambda: CreatePartition(1, 1, 2, options={"x": float("nan")}),
-        lambda: CreatePartition(1, 1, 2, options={"x": "y" * 17_000}),
-        lambda: (1, 1, 2),
-        lambda: None,
-    ],
-)
-def test_bad_input_is_refused_at_the_door_and_nothing_is_half_done(strategy: Any, make: Any) -> None:
-    with pytest.raises(ConfigError):
-        strategy.create_partitions_if_not_exist([*parts(100), make()])
-    assert strategy.get_all_partitions() == []
-    assert strategy.planned_intervals() == []
-
-
-def test_two_who_create_the_same_at_once_share_it_without_doubles(backend: Any, strategy: Any) -> None:
-    wanted = parts(*range(1, 41))
-    got: List[List[Partition]] = []
-
-    def create(seed: int) -> None:
-        mine = backend.new_strategy()
-        order = list(wanted)
-        random.Random(seed).shuffle(order)
-        out: List[Partition] = []
-        for i in range(0, len(order), 4):
-            out += mine.create_partitions_if_not_exist(order[i : i + 4])
-        got.append(out)
-
-    threads = [threading.Thread(target=create, args=(seed,)) for seed in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(got) == 3
-    assert sorted(p.partition_id for out in got for p in out) == list(range(1, 41))
-    sound(strategy)
-
-
-def test_the_creator_is_told_of_his_partitions_even_when_the_first_reply_was_lost(strategy: Any) -> None:
-    lose_reply_of(strategy, 1)
-    created = strategy.create_partitions_if_not_exist(parts(1, 2))
-    assert ids(created) == [1, 2]
-    assert created == strategy.get_all_partitions()
-    sound(strategy)
-
-
-def lose_reply_of(strategy: Any, nth_change: int) -> None:
-    """Run a script that changes something, and lose its reply, as a broken connection does; the store asks again."""
-    from elk_coordinator.errors import StoreUnavailable
-
-    link = strategy.store._link
-    call, left = link.call, [nth_change]
-
-    def lossy(script: Any, keys: Any, args: Any) -> Any:
-        answer = call(script, keys, args)
-        if script.name in ("plan", "work", "checkpoint", "heartbeat", "sweep"):
-            left[0] -= 1
-            if left[0] == 0:
-                raise StoreUnavailable("the reply was lost")
-        return answer
-
-    link.call = lossy
-
-
-# -- claiming --------------------------------------------------------------------------------------------------------
+# -- claiming ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_claim_takes_the_highest_priority_first_then_the_lowest_id(strategy: Any) -> None:
@@ -368,7 +91,7 @@ def test_a_claimed_partition_is_running_under_a_lease_of_its_holder(clock: Any, 
     assert (claim.status, claim.worker_id, claim.options, claim.priority) == (RUNNING, "worker-1", {"k": "v"}, 2)
     assert claim.fencing_token > 0 and claim.attempt == claim.deliveries == claim.processed == 0
     assert claim.checkpoint is None and claim.error is None and claim.retry_at is None
-    assert claim.updated_at == clock.seconds and claim.created_at == clock.seconds - 5.0
+    assert claim.updated_at == pytest.approx(clock.seconds, abs=1e-3) and claim.created_at == clock.seconds - 5.0
     assert claim.last_heartbeat == clock.seconds
     assert other.get_partition(1) == claim
 
@@ -460,7 +183,7 @@ def test_nothing_is_claimed_without_a_free_slot(strategy: Any) -> None:
     assert strategy.get_partition(1).status is PENDING
 
 
-# -- the table of outcomes -------------------------------------------------------------------------------------------
+# -- the table of outcomes ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [RUNNING, CLAIMED])
@@ -513,11 +236,11 @@ def test_each_outcome_moves_the_partition_as_the_table_says(
         checkpoint=19 if completed else None,
         error=None if completed else "boom\nat line 7",
         retry_at=None if waits is None else clock.seconds + waits,
-        updated_at=clock.seconds,
+        updated_at=there.version / 1e6,
         last_heartbeat=None,
-        completed_at=clock.seconds if completed else None,
+        completed_at=there.version / 1e6 if completed else None,
     )
-    assert there.version > claim.version
+    assert there.version > claim.version and there.updated_at == pytest.approx(clock.seconds, abs=1e-3)
     stats = strategy.get_partition_stats()
     assert (stats.pending, stats.held) == (2 if becomes is PENDING else 1, 0)
     sound(strategy)
@@ -554,9 +277,9 @@ def test_a_delayed_partition_counts_as_pending_and_is_claimed_when_due_not_befor
     report(strategy, claim, Outcome.ERROR, delay=10.0)
     assert strategy.get_partition(1).retry_at == clock.seconds + 10.0
     assert strategy.get_partition_stats().pending == 1
-    clock.advance(9.999)
+    clock.advance(10.0 - TICK)
     assert strategy.claim_partitions("w") == []
-    clock.advance(0.001)
+    clock.advance(TICK)
     (again,) = strategy.claim_partitions("w")
     assert again.partition_id == 1 and again.retry_at is None and again.attempt == 1
     sound(strategy)
@@ -589,7 +312,7 @@ def test_an_error_text_of_an_earlier_attempt_stays_until_another_replaces_it(str
     assert strategy.get_partition(1).error == "second"
 
 
-# -- one completion, one owner ---------------------------------------------------------------------------------------
+# -- one completion, one owner -----------------------------------------------------------------------------------------
 
 
 def test_a_repeated_report_gets_its_first_answer_and_changes_nothing(clock: Any, strategy: Any, other: Any) -> None:
@@ -624,7 +347,11 @@ def test_a_second_report_of_another_outcome_is_refused(strategy: Any, first: Out
 def test_a_claim_reported_twice_in_one_call_ends_once(strategy: Any, first: Outcome, second: Outcome) -> None:
     claim = claim_one(strategy)
     answers = strategy.report_partitions("w", [Report(1, claim.fencing_token, kind) for kind in (first, second)])
-    assert [answer.refused for answer in answers] == [False, True]
+    assert not answers[0].refused
+    if first is second:
+        assert answers[1] == answers[0], "a repeated report gets its first answer"
+    else:
+        assert answers[1].refused
     there = strategy.get_partition(1)
     assert there.status is answers[0].status
     assert there.attempt == (1 if first in (Outcome.ERROR, Outcome.PERMANENT) else 0)
@@ -712,7 +439,7 @@ def test_the_worker_registry_frees_nothing(clock: Any, strategy: Any, other: Any
     claim = claim_one(strategy)
     beat(strategy, ttl=5.0, claims=[(1, claim.fencing_token)])
     strategy.store.forget("w")
-    clock.advance(LEASE - 0.001)
+    clock.advance(LEASE - TICK)
     assert other.sweep().reclaimed == []
     assert other.claim_partitions("other") == []
     assert strategy.get_partition(1).status is RUNNING
@@ -743,18 +470,18 @@ def test_500_of_every_outcome_in_one_call_leave_the_counts_right(backend: Any, c
     sound(strategy)
 
 
-# -- the holder's public methods -------------------------------------------------------------------------------------
+# -- the holder's public methods ---------------------------------------------------------------------------------------
 
 
 def test_holding_on_renews_for_a_whole_lease_from_now(clock: Any, strategy: Any) -> None:
     claim = claim_one(strategy)
     for token in (claim.fencing_token, None):
-        clock.advance(LEASE - 0.001)
+        clock.advance(LEASE - TICK)
         strategy.maintain_partition_hold(1, "w", token)
         there = strategy.get_partition(1)
         assert there.last_heartbeat == clock.seconds
         assert there.version == claim.version, "a renewal is no change"
-    clock.advance(LEASE - 0.001)
+    clock.advance(LEASE - TICK)
     assert strategy.sweep().reclaimed == []
 
 
@@ -865,7 +592,7 @@ def test_a_status_update_with_unknown_metadata_is_refused(strategy: Any) -> None
     assert strategy.get_partition(1) == claim
 
 
-# -- heartbeat -------------------------------------------------------------------------------------------------------
+# -- heartbeat ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_beat_registers_renews_and_tells_what_is_gone(clock: Any, strategy: Any, other: Any) -> None:
@@ -881,11 +608,11 @@ def test_a_beat_registers_renews_and_tells_what_is_gone(clock: Any, strategy: An
     wrong = [(run.partition_id, run.fencing_token + 1), (99, run.fencing_token), (1, 0)]
     got = beat(strategy, claims=claims + wrong, info={"pid": 1}, ttl=50.0)
     assert got.lost == frozenset([claims[1], claims[2], claims[3], *wrong])
-    assert (dict(got.cancels), got.paused, got.config_version, got.lost_data) == ({}, False, 0, False)
+    assert (dict(got.cancels), got.paused, got.config_version, got.lost_mark) == ({}, False, 0, 0)
     assert [(w.worker_id, w.remaining, w.info) for w in other.workers()] == [("w", 50.0, {"pid": 1})]
-    clock.advance(LEASE - 0.001)
+    clock.advance(LEASE - TICK)
     assert ids(other.sweep().reclaimed) == [expired.partition_id]
-    clock.advance(0.001)
+    clock.advance(TICK)
     assert sorted(ids(other.sweep().reclaimed)) == [run.partition_id, taken.partition_id, fetched.partition_id]
     sound(strategy)
 
@@ -908,7 +635,7 @@ def test_a_renewal_lasts_exactly_as_long_as_it_says_whatever_the_claim_said(
     leader = backend.new_strategy(partition_lock_expiry=1.0)
     clock.advance(length / 2)
     assert leader.sweep().reclaimed == []
-    clock.advance(length / 2 - 0.001)
+    clock.advance(length / 2 - TICK)
     assert leader.sweep().reclaimed == []
     assert not beat(strategy, claims=[(1, claim.fencing_token)], lease=length).lost
     clock.advance(length)
@@ -936,7 +663,7 @@ def test_the_first_beat_claims_the_namespace_for_its_strategy(backend: Any, stra
     assert [w.worker_id for w in strategy.workers()] == ["w"]
 
 
-# -- checkpoint ------------------------------------------------------------------------------------------------------
+# -- checkpoint --------------------------------------------------------------------------------------------------------
 
 
 def test_a_checkpoint_is_durable_and_the_next_holder_sees_it(clock: Any, strategy: Any, other: Any) -> None:
@@ -998,9 +725,9 @@ def test_no_checkpoint_after_the_claim_was_reported(strategy: Any, outcome: Outc
 
 def test_no_checkpoint_under_an_expired_lease(clock: Any, strategy: Any) -> None:
     claim = claim_one(strategy)
-    clock.advance(LEASE - 0.001)
+    clock.advance(LEASE - TICK)
     assert strategy.save_checkpoint(1, claim.fencing_token, 12, 1)
-    clock.advance(0.001)
+    clock.advance(TICK)
     assert not strategy.save_checkpoint(1, claim.fencing_token, 14, 5)
     assert strategy.get_partition(1).checkpoint == 12
 
@@ -1011,7 +738,7 @@ def test_a_prefetched_partition_that_already_runs_may_checkpoint(strategy: Any) 
     assert strategy.save_checkpoint(1, claim.fencing_token, 12, 1)
 
 
-# -- leases that ran out, suspects -----------------------------------------------------------------------------------
+# -- leases that ran out, suspects -------------------------------------------------------------------------------------
 
 
 def test_a_sweep_takes_back_what_ran_out_and_nothing_else(clock: Any, strategy: Any, other: Any) -> None:
@@ -1019,15 +746,15 @@ def test_a_sweep_takes_back_what_ran_out_and_nothing_else(clock: Any, strategy: 
     (one,) = strategy.claim_partitions("w1")
     clock.advance(10.0)
     (two,) = other.claim_partitions("w2")
-    clock.advance(LEASE - 10.001)
+    clock.advance(LEASE - 10.0 - TICK)
     assert other.sweep().reclaimed == []
-    clock.advance(0.001)
+    clock.advance(TICK)
     (lost,) = other.sweep().reclaimed
     assert (lost.partition_id, lost.worker_id, lost.token) == (1, "w1", one.fencing_token)
     assert (lost.deliveries, lost.status) == (1, PENDING)
     there = strategy.get_partition(1)
     assert (there.status, there.attempt, there.deliveries, there.last_heartbeat) == (PENDING, 0, 1, None)
-    assert there.version > one.version and there.updated_at == clock.seconds
+    assert there.version > one.version and there.updated_at == pytest.approx(clock.seconds, abs=1e-3)
     assert strategy.get_partition(2) == two
     assert other.sweep().reclaimed == []
     sound(strategy)
@@ -1066,9 +793,9 @@ def test_of_many_sweeps_at_once_each_lost_partition_is_counted_once(backend: Any
 
 def test_a_claim_tells_of_leases_that_wait_to_be_reclaimed(clock: Any, strategy: Any, other: Any) -> None:
     claim_one(strategy)
-    clock.advance(LEASE - 0.001)
+    clock.advance(LEASE - TICK)
     assert turn(other, free=1).expired is False
-    clock.advance(0.001)
+    clock.advance(TICK)
     assert turn(other, free=1).expired is True
     assert turn(other).expired is False, "who wants nothing need not know"
     other.sweep()
@@ -1110,20 +837,8 @@ def test_a_checkpoint_that_did_not_move_resets_nothing(clock: Any, strategy: Any
     assert strategy.get_partition(1).deliveries == 1
 
 
-def make_suspects(strategy: Any, *suspects: int) -> None:
-    """Lose these partitions twice; nothing else may be claimable."""
-    for _ in range(2):
-        for claim in strategy.claim_partitions("w", len(suspects)):
-            report(strategy, claim, Outcome.LOST)
-        for claim in strategy.claim_partitions("w", 1):
-            strategy.release_partition(claim.partition_id, "w")
-
-
 def test_a_suspect_is_claimed_alone_however_much_was_asked_for(strategy: Any) -> None:
-    strategy.create_partitions_if_not_exist(parts(1, 2))
-    for _ in range(2):
-        for claim in strategy.claim_partitions("w", 2):
-            report(strategy, claim, Outcome.LOST)
+    make_suspects(strategy, 1, 2)
     assert all(p.is_suspect for p in strategy.get_all_partitions())
     strategy.create_partitions_if_not_exist(parts(3, 4))
     assert [ids(turn(strategy, free=3, prefetch=2).granted) for _ in range(3)] == [[1], [2], [3, 4]]
@@ -1131,27 +846,22 @@ def test_a_suspect_is_claimed_alone_however_much_was_asked_for(strategy: Any) ->
 
 
 def test_a_suspect_waits_for_its_place_in_the_queue(strategy: Any) -> None:
-    strategy.create_partitions_if_not_exist(parts(5))
-    for _ in range(2):
-        report(strategy, strategy.claim_partitions("w")[0], Outcome.LOST)
+    make_suspects(strategy, 5)
     strategy.create_partitions_if_not_exist([*parts(3, 7), *parts(9, priority=1)])
-    got = [ids(strategy.claim_partitions("w", n)) for n in (2, 1, 5)]
-    assert got == [[9, 3], [5], [7]]
+    assert [ids(strategy.claim_partitions("w", n)) for n in (2, 1, 5)] == [[9, 3], [5], [7]]
 
 
 def test_a_suspect_is_never_prefetched_and_only_given_to_who_may_have_one(strategy: Any) -> None:
-    strategy.create_partitions_if_not_exist(parts(1))
-    for _ in range(2):
-        report(strategy, strategy.claim_partitions("w")[0], Outcome.LOST)
+    make_suspects(strategy, 1)
     assert turn(strategy, prefetch=3).granted == []
     assert turn(strategy, free=3, suspects=False).granted == []
+    strategy.create_partitions_if_not_exist(parts(7))
+    assert ids(turn(strategy, free=3, suspects=False).granted) == [7], "a suspect in front blocks nobody"
     assert ids(turn(strategy, free=1).granted) == [1]
 
 
 def test_a_suspect_stays_one_after_an_error_and_a_release(clock: Any, strategy: Any) -> None:
-    strategy.create_partitions_if_not_exist(parts(1))
-    for _ in range(2):
-        report(strategy, strategy.claim_partitions("w")[0], Outcome.LOST)
+    make_suspects(strategy, 1)
     for outcome, delay in ((Outcome.RELEASED, 0.0), (Outcome.ERROR, 0.0), (Outcome.ERROR, 5.0)):
         (claim,) = turn(strategy, free=1).granted
         report(strategy, claim, outcome, delay=delay)
@@ -1160,519 +870,140 @@ def test_a_suspect_stays_one_after_an_error_and_a_release(clock: Any, strategy: 
         sound(strategy)
 
 
-# -- replays and late requests ---------------------------------------------------------------------------------------
-
-
-def test_an_equal_turn_gets_its_first_answer_again(strategy: Any) -> None:
-    strategy.create_partitions_if_not_exist(parts(*range(1, 10)))
-    claims = strategy.claim_partitions("w", 3)
-    request = TurnRequest(
-        "w",
-        strategy.stream("test"),
-        1,
-        LEASE,
-        [Report(c.partition_id, c.fencing_token, Outcome.COMPLETED, 3) for c in claims] + [Report(9, 1, Outcome.LOST)],
-        free=1,
-        prefetch=2,
-    )
-    first = strategy.turn(request)
-    before = strategy.get_all_partitions()
-    for _ in range(3):
-        again = strategy.turn(request)
-        assert again.results == first.results
-        assert ids(again.granted) == ids(first.granted) == [4, 5, 6]
-        assert [c.fencing_token for c in again.granted] == [c.fencing_token for c in first.granted]
-        assert [c.status for c in again.granted] == [RUNNING, CLAIMED, CLAIMED]
-    assert strategy.get_all_partitions() == before
-    sound(strategy)
-
-
-def test_a_replayed_grant_that_was_lost_since_is_not_granted_again(clock: Any, strategy: Any, other: Any) -> None:
-    strategy.create_partitions_if_not_exist(parts(1, 2, 3))
-    request = TurnRequest("w", strategy.stream("test"), 1, LEASE, free=3)
-    one, two, _ = strategy.turn(request).granted
-    report(strategy, one, Outcome.COMPLETED)
-    strategy.release_partition(two.partition_id, "w")
-    other.claim_partitions("x")
-    assert ids(strategy.turn(request).granted) == [3]
-
-
-def test_a_late_turn_is_refused_and_changes_nothing(strategy: Any) -> None:
-    strategy.create_partitions_if_not_exist(parts(*range(1, 5)))
-    stream = strategy.stream("test")
-    (claim,) = strategy.turn(TurnRequest("w", stream, 1, LEASE, free=1)).granted
-    strategy.turn(TurnRequest("w", stream, 3, LEASE))
-    before = strategy.get_all_partitions()
-    done = [Report(1, claim.fencing_token, Outcome.COMPLETED)]
-    for sequence in (0, 1, 2):
-        with pytest.raises(StateError):
-            strategy.turn(TurnRequest("w", stream, sequence, LEASE, done, free=3))
-    assert strategy.get_all_partitions() == before
-    # Other streams, and other instances of the same name, are not concerned.
-    assert ids(strategy.turn(TurnRequest("w", strategy.stream("else"), 1, LEASE, free=1)).granted) == [2]
-
-
-def test_streams_of_two_instances_of_one_name_do_not_meet(strategy: Any, other: Any) -> None:
-    strategy.create_partitions_if_not_exist(parts(1, 2))
-    for _ in range(5):
-        turn(strategy, "twin")
-    assert ids(turn(other, "twin", free=1).granted) == [1]
-    assert ids(turn(strategy, "twin", free=1).granted) == [2]
-
-
-def test_a_late_beat_is_refused_and_an_equal_one_renews_again(clock: Any, strategy: Any) -> None:
+def test_a_lease_never_lasts_longer_than_its_length_after_the_clock_went_back(
+    clock: Any, strategy: Any, other: Any
+) -> None:
+    """A dead worker's lease, with the server's clock set back by an hour: nobody waits an hour."""
     claim = claim_one(strategy)
-    claims = [(1, claim.fencing_token)]
-    stream = strategy.stream("test")
-    for sequence in (2, 2):
-        clock.advance(LEASE - 1.0)
-        assert not strategy.beat(BeatRequest("w", stream, sequence, 60.0, LEASE, {}, claims)).lost
-        assert strategy.get_partition(1).last_heartbeat == clock.seconds
-    clock.advance(1.0)
-    with pytest.raises(StateError):
-        strategy.beat(BeatRequest("w", stream, 1, 60.0, LEASE, {}, claims))
-    assert strategy.get_partition(1).last_heartbeat == clock.seconds - 1.0
-
-
-@pytest.mark.parametrize("nth", [1, 2, 3, 4])
-def test_a_lost_reply_counts_nothing_twice(strategy: Any, nth: int) -> None:
-    strategy.create_partitions_if_not_exist(parts(1, 2, 3))
-    lose_reply_of(strategy, nth)
-    one, two, three = strategy.claim_partitions("w", 3)  # 1
-    assert strategy.save_checkpoint(1, one.fencing_token, 12, 3)  # 2
-    results = strategy.report_partitions(  # 3
-        "w",
-        [
-            Report(1, one.fencing_token, Outcome.ERROR, delay=5.0),
-            Report(2, two.fencing_token, Outcome.COMPLETED, 10),
-            Report(3, three.fencing_token, Outcome.LOST),
-        ],
-    )
-    strategy.sweep()  # 4
-    assert [r.status for r in results] == [PENDING, COMPLETED, PENDING]
-    assert [(p.attempt, p.deliveries, p.processed) for p in strategy.get_all_partitions()] == [
-        (1, 0, 3),
-        (0, 0, 10),
-        (0, 1, 0),
-    ]
-    sound(strategy)
-
-
-# -- data loss -------------------------------------------------------------------------------------------------------
-
-
-def test_tokens_rise_over_data_loss_also_with_the_clock_set_back(backend: Any, clock: Any, strategy: Any) -> None:
-    before = claim_one(strategy)
-    backend.lose_data()
     clock.advance(-3600.0)
-    after = claim_one(strategy)
-    assert after.fencing_token > before.fencing_token
-    assert after.version > before.version
-
-
-def test_after_data_loss_the_next_call_tells_and_old_claims_are_gone(backend: Any, clock: Any, strategy: Any) -> None:
-    claim = claim_one(strategy)
-    backend.lose_data()
-    clock.advance(-1.0)
-    got = beat(strategy, claims=[(1, claim.fencing_token)])
-    assert got.lost_data and got.lost == {(1, claim.fencing_token)}
-    assert not beat(strategy).lost_data, "once is enough: the namespace goes on above what was remembered"
-    assert report(strategy, claim, Outcome.COMPLETED).refused
-    assert not strategy.save_checkpoint(1, claim.fencing_token, 12, 1)
-    assert strategy.get_partition_stats() == PartitionStats()
-    assert [w.worker_id for w in strategy.workers()] == ["w"]
-    claim = claim_one(strategy)
-    backend.lose_data()
-    assert turn(strategy, reports=[Report(1, claim.fencing_token, Outcome.COMPLETED)]).results[0].refused
-    sound(strategy)
-
-
-def test_a_turn_right_after_data_loss_tells_it_too(backend: Any, clock: Any, strategy: Any) -> None:
-    claim_one(strategy)
-    backend.lose_data()
-    clock.advance(-1.0)
-    assert turn(strategy, free=1).lost_data
-    assert not turn(strategy, free=1).lost_data
-
-
-def test_a_claim_of_before_the_loss_cannot_end_the_partition_of_after_it(
-    backend: Any, clock: Any, strategy: Any, other: Any
-) -> None:
-    old = claim_one(strategy, "old")
-    backend.lose_data()
-    new = claim_one(other, "new")
-    assert new.fencing_token > old.fencing_token
-    for outcome in Outcome:
-        assert report(strategy, old, outcome, worker="old").refused
-    assert not strategy.save_checkpoint(1, old.fencing_token, 15, 1)
-    assert strategy.renew_partitions("old", [(1, old.fencing_token)])
-    assert other.get_partition(1) == new
-
-
-def test_a_plan_made_before_the_loss_is_refused(backend: Any, clock: Any, strategy: Any) -> None:
-    term = strategy.store.acquire_lock("leader", "w", 60.0, 0)
-    state = strategy.plan_state()
-    state = strategy.plan_partitions(state, term, parts(1), [])
-    backend.lose_data()
-    with pytest.raises((VersionConflict, LeaseLost)):
-        strategy.plan_partitions(state, term, parts(2), [])
-    term = strategy.store.acquire_lock("leader", "w", 60.0, 0)
-    with pytest.raises(VersionConflict):
-        strategy.plan_partitions(state, term, parts(2), [])
-    assert strategy.planned_intervals() == []
-
-
-# -- the leader's plan -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def term(strategy: Any) -> int:
-    """Make this strategy's process the leader."""
-    token: Optional[int] = strategy.store.acquire_lock("leader", "leader-1", 60.0, 0)
-    assert token is not None
-    return token
-
-
-def test_a_plan_starts_empty_and_follows_what_is_planned(strategy: Any, other: Any, term: int) -> None:
-    state = strategy.plan_state()
-    assert (state.version, state.last, state.last_id, state.max_partition_id) == (0, None, None, 0)
-    assert (state.pending, state.held) == (0, 0)
-    state = strategy.plan_partitions(state, term, parts(1, 2, 4), [(30, 39)])
-    assert state == other.plan_state()
-    assert (state.last, state.last_id, state.max_partition_id, state.pending) == ((10, 49), 49, 4, 3)
-    other.claim_partitions("w", 2)
-    state = strategy.plan_state()
-    assert (state.pending, state.held) == (1, 2)
-    state = strategy.plan_partitions(state, term, parts(6), [])
-    assert state == other.plan_state() and state.last == (60, 69)
-    assert strategy.planned_intervals() == [(10, 49), (60, 69)]
-    assert strategy.skipped_intervals() == [(30, 39)]
-    sound(strategy)
-
-
-def test_skipped_ranges_are_planned_and_nobody_else_creates_there(strategy: Any, other: Any, term: int) -> None:
-    strategy.plan_partitions(strategy.plan_state(), term, [], [(1, 10**12)])
-    assert strategy.planned_intervals() == strategy.skipped_intervals() == [(1, 10**12)]
-    with pytest.raises(RangeConflict):
-        other.create_partitions_if_not_exist([CreatePartition(1, 500, 600)])
-    stats = strategy.get_partition_stats()
-    assert (stats.total, stats.last_allocated_id) == (0, 10**12)
-    sound(strategy)
-
-
-def test_a_plan_made_from_an_older_state_is_refused(strategy: Any, other: Any, term: int) -> None:
-    old = strategy.plan_state()
-    other.create_partitions_if_not_exist(parts(1))
-    for partitions, skipped in ((parts(5), []), ([], [(500, 600)]), (parts(1), [])):
-        with pytest.raises(VersionConflict):
-            strategy.plan_partitions(old, term, partitions, skipped)
-    assert ids(strategy.get_all_partitions()) == [1]
-    assert strategy.skipped_intervals() == []
-    sound(strategy)
-
-
-def test_the_plan_of_a_leader_whose_term_is_over_is_refused(
-    clock: Any, strategy: Any, other: Any, term: int
-) -> None:
-    state = strategy.plan_state()
-    clock.advance(60.0)
-    assert other.store.acquire_lock("leader", "leader-2", 60.0, 0) is not None
-    with pytest.raises(LeaseLost):
-        strategy.plan_partitions(state, term, parts(1), [])
-    with pytest.raises(LeaseLost):
-        strategy.plan_partitions(state, 0, parts(1), [])
-    assert strategy.planned_intervals() == []
-
-
-def test_a_leader_that_stepped_down_plans_no_more(strategy: Any, term: int) -> None:
-    state = strategy.plan_state()
-    strategy.store.release_lock("leader", term)
-    with pytest.raises(LeaseLost):
-        strategy.plan_partitions(state, term, parts(1), [])
-    assert strategy.note_round(term, 5, None) is False
-
-
-def test_two_leaders_cannot_plan_the_same_ids_twice(clock: Any, strategy: Any, other: Any, term: int) -> None:
-    """Pause, elect, resume in the middle of a plan."""
-    state = strategy.plan_partitions(strategy.plan_state(), term, parts(1), [])
-    clock.advance(60.0)
-    second = other.store.acquire_lock("leader", "leader-2", 60.0, 0)
-    theirs = other.plan_partitions(other.plan_state(), second, parts(2), [(30, 39)])
-    with pytest.raises((LeaseLost, VersionConflict)):
-        strategy.plan_partitions(state, term, parts(2), [])
-    assert other.plan_state() == theirs
-    assert ids(strategy.get_all_partitions()) == [1, 2]
-    sound(strategy)
-
-
-def test_a_plan_behind_the_last_planned_id_only(strategy: Any, term: int) -> None:
-    state = strategy.plan_partitions(strategy.plan_state(), term, parts(3), [])
-    for partitions, skipped in ((parts(1), []), ([], [(1, 5)]), ([CreatePartition(9, 39, 50)], [])):
-        with pytest.raises(IllegalTransition):
-            strategy.plan_partitions(state, term, partitions, skipped)
-
-
-def test_a_leader_that_repeats_a_plan_whose_reply_was_lost_gets_its_answer(strategy: Any, term: int) -> None:
-    lose_reply_of(strategy, 1)
-    state = strategy.plan_partitions(strategy.plan_state(), term, parts(1, 2), [])
-    assert state == strategy.plan_state()
-    assert ids(strategy.get_all_partitions()) == [1, 2]
-
-
-def test_versions_of_the_plan_rise_and_never_repeat(backend: Any, clock: Any, strategy: Any, other: Any) -> None:
-    seen = []
-    for i in range(1, 9):
-        (other if i % 2 else strategy).create_partitions_if_not_exist(parts(i))
-        seen.append(strategy.plan_state().version)
-        if i % 3 == 0:
-            clock.advance(0.001)
-            backend.lose_data()
-    assert seen == sorted(set(seen))
-
-
-def test_workers_that_run_low_leave_a_mark_that_the_leader_sees_once(strategy: Any, other: Any, term: int) -> None:
-    assert strategy.note_round(term, 2, None)
-    strategy.create_partitions_if_not_exist(parts(*range(1, 7)))
-    turn(other, free=1)
-    assert not strategy.sweep(term=term).hungry, "five are left, above the low water"
-    turn(other, free=4)
-    assert other.sweep().hungry and not other.sweep().asked, "a worker may look, and clears nothing"
-    seen = strategy.sweep(term=term)
-    assert seen.hungry and not seen.asked and (seen.pending, seen.held) == (1, 5)
-    assert not strategy.sweep(term=term).hungry
-    turn(other, free=5)
-    assert strategy.sweep(term=term).hungry
-    assert not strategy.sweep(term=term).hungry
-
-
-def test_only_the_leader_of_the_term_clears_the_marks(strategy: Any, other: Any, term: int) -> None:
-    other.ask_for_round()
-    assert strategy.sweep(term=term - 1).asked
-    seen = strategy.sweep(term=term)
-    assert seen.hungry and seen.asked
-    assert not strategy.sweep(term=term).asked
-
-
-def test_idleness_is_what_a_full_round_found_about_the_present_plan(clock: Any, strategy: Any, term: int) -> None:
-    idle = strategy.idle_state()
-    assert (idle.now, idle.open, idle.exhausted) == (clock.seconds, 0, False)
-    strategy.create_partitions_if_not_exist(parts(1, 2, 3))
-    clock.advance(1.0)
-    assert strategy.note_round(term, 0, strategy.plan_state().version)
-    idle = strategy.idle_state()
-    assert (idle.open, idle.exhausted, idle.exhausted_at) == (3, True, clock.seconds)
-    one, two, three = strategy.claim_partitions("w", 3)
-    assert strategy.idle_state().open == 3
-    report(strategy, one, Outcome.COMPLETED)
-    report(strategy, two, Outcome.PERMANENT)
-    report(strategy, three, Outcome.ERROR, delay=60.0)
-    assert strategy.idle_state().open == 1, "what waits for a retry is open"
-    strategy.create_partitions_if_not_exist(parts(4))
-    assert not strategy.idle_state().exhausted, "the plan moved on"
-    assert strategy.note_round(term - 1, 0, 1) is False
-
-
-# -- reading ---------------------------------------------------------------------------------------------------------
-
-
-def test_an_unknown_partition_is_an_error_that_names_it(strategy: Any) -> None:
-    with pytest.raises(PartitionNotFound) as caught:
-        strategy.get_partition(77)
-    assert caught.value.partition_id == 77 and "77" in str(caught.value)
-
-
-@pytest.mark.parametrize("partition_id", [0, -1, 2**53, True, "1", 1.0, None])
-def test_an_id_that_cannot_be_one_is_refused(strategy: Any, partition_id: Any) -> None:
-    with pytest.raises(ConfigError):
-        strategy.get_partition(partition_id)
-
-
-def test_completed_partitions_are_archived_and_found_again(strategy: Any, other: Any) -> None:
-    strategy.create_partitions_if_not_exist([CreatePartition(1, 10, 19, 4, {"k": "é"}), *parts(2)])
-    (claim,) = strategy.claim_partitions("w")
-    report(strategy, claim, Outcome.COMPLETED, processed=9)
-    done = other.get_partition(1)
-    assert (done.status, done.worker_id, done.priority, done.options) == (COMPLETED, "w", 4, {"k": "é"})
-    assert (done.fencing_token, done.processed, done.checkpoint) == (claim.fencing_token, 9, 19)
-    assert done.created_at == claim.created_at and done.completed_at == done.updated_at
-    assert ids(other.get_all_active_partitions()) == [2]
-    assert ids(other.get_all_partitions()) == [1, 2]
-
-
-def crowd(backend: Any, clock: Any) -> Any:
-    """Return a strategy over partitions in every state, of several workers and ages."""
-    strategy = backend.new_strategy(partition_lock_expiry=1000.0)
-    strategy.create_partitions_if_not_exist(parts(*range(1, 31)))
-    kinds = [*Outcome, None, None]
-    for i in range(24):
-        clock.advance(1.0)
-        worker = "w%d" % (i % 3)
-        (claim,) = turn(strategy, worker, lease=1000.0, free=i % 4 and 1, prefetch=not i % 4, suspects=True).granted
-        kind = kinds[i % len(kinds)]
-        if kind is not None:
-            delay = 500.0 if kind in (Outcome.ERROR, Outcome.RELEASED, Outcome.LOST) else 0.0
-            report(strategy, claim, kind, worker=worker, delay=delay)
-    return strategy
-
-
-def test_a_filter_finds_exactly_what_it_describes(backend: Any, clock: Any) -> None:
-    strategy = crowd(backend, clock)
-    everything = strategy.get_all_partitions()
-    assert {p.status for p in everything} == set(PartitionStatus)
-    now = clock.seconds
-    chance = random.Random(5)
-    for _ in range(150):
-        wanted = PartitionFilter(
-            statuses=chance.choice([(), RUNNING, FAILED, COMPLETED, *[chance.sample(list(PartitionStatus), 2)] * 3]),
-            worker_id=chance.choice([None, None, None, "w1", "nobody"]),
-            exclude_worker_id=chance.choice([None, None, "w1", ""]),
-            stale_for=chance.choice([None, None, None, 0.0, 5.0, 12.0, 100.0]),
-            min_partition_id=chance.choice([None, None, 5, 14]),
-            max_partition_id=chance.choice([None, None, 20, 6]),
-            exclude_ids=chance.choice([(), (), (3, 4, 9)]),
-            include_archived=chance.choice([False, True]),
-            after=chance.choice([None, None, 0, 7]),
-            limit=chance.choice([None, None, 1, 3]),
-        )
-        expected = [p for p in everything if fits(p, wanted, now)][: wanted.limit]
-        assert strategy.get_filtered_partitions(wanted) == expected, wanted
-
-
-def fits(p: Partition, wanted: PartitionFilter, now: float) -> bool:
-    """Say in the contract's words whether a partition is wanted."""
-    archived = wanted.include_archived or COMPLETED in wanted.statuses
-    return (
-        (not wanted.statuses or p.status in wanted.statuses)
-        and (p.status is not COMPLETED or archived)
-        and (wanted.worker_id is None or p.worker_id == wanted.worker_id)
-        and (wanted.exclude_worker_id is None or p.worker_id != wanted.exclude_worker_id)
-        and (
-            wanted.stale_for is None
-            or (p.last_heartbeat is not None and now - p.last_heartbeat >= wanted.stale_for)
-        )
-        and (wanted.min_partition_id is None or p.partition_id >= wanted.min_partition_id)
-        and (wanted.max_partition_id is None or p.partition_id <= wanted.max_partition_id)
-        and p.partition_id not in wanted.exclude_ids
-        and (wanted.after is None or p.partition_id > wanted.after)
-    )
-
-
-def test_a_filter_pages_through_everything_once(strategy: Any) -> None:
-    strategy.create_partitions_if_not_exist(parts(*range(1, 1205)))
-    seen: List[int] = []
-    while True:
-        page = strategy.get_filtered_partitions(PartitionFilter(after=seen[-1] if seen else None, limit=100))
-        if not page:
-            break
-        seen += ids(page)
-    assert seen == list(range(1, 1205))
-
-
-@pytest.mark.parametrize(
-    "facts",
-    [{"limit": 0}, {"limit": -1}, {"limit": True}, {"stale_for": -1.0}, {"stale_for": float("nan")},
-     {"statuses": ["pending"]}],
-)  # fmt: skip
-def test_a_filter_that_makes_no_sense_is_refused(facts: Any) -> None:
-    with pytest.raises(ConfigError):
-        PartitionFilter(**facts)
-
-
-def test_stats_of_an_empty_namespace_are_zero(strategy: Any) -> None:
-    assert strategy.get_partition_stats() == PartitionStats()
-
-
-def test_stats_count_every_state_and_rates_are_shares_of_all(backend: Any, clock: Any) -> None:
-    strategy = crowd(backend, clock)
-    stats = strategy.get_partition_stats()
-    counts = {status: 0 for status in PartitionStatus}
-    for partition in strategy.get_all_partitions():
-        counts[partition.status] += 1
-    assert (stats.pending, stats.claimed, stats.running, stats.completed, stats.failed) == tuple(counts.values())
-    assert stats.total == 30 and stats.pruned == 0
-    assert stats.completion_rate == counts[COMPLETED] / 30
-    assert stats.failure_rate == counts[FAILED] / 30
-    assert (stats.max_partition_id, stats.last_allocated_id) == (30, 309)
-    sound(strategy)
-
-
-def test_planned_ranges_are_merged_intervals_whatever_the_order_of_creation(strategy: Any) -> None:
-    chance = random.Random(3)
-    order = chance.sample(range(1, 401), 200)
-    for i in range(0, 200, 8):
-        strategy.create_partitions_if_not_exist(parts(*order[i : i + 8]))
-    expected = intervals.merge((i * 10, i * 10 + 9) for i in order)
-    assert strategy.planned_intervals() == expected
-    for low, high in ((0, 5000), (100, 100), (1000, 1999), (777, 3333)):
-        window = strategy.planned_window(low, high)[1]
-        assert window == [item for item in expected if item[1] >= low and item[0] <= high]
-    sound(strategy)
-
-
-def test_more_intervals_than_a_page_holds_are_read_whole(strategy: Any) -> None:
-    numbers = range(1, 2401)
-    strategy.create_partitions_if_not_exist([CreatePartition(i, i * 2, i * 2) for i in numbers])
-    assert strategy.planned_intervals() == [(i * 2, i * 2) for i in numbers]
-
-
-# -- namespaces and life ---------------------------------------------------------------------------------------------
-
-
-def test_two_namespaces_in_one_store_never_meet(backend: Any, clock: Any, strategy: Any) -> None:
-    foreign = backend.new_strategy(namespace=backend.namespace + ".x", partition_lock_expiry=LEASE)
-    strategy.create_partitions_if_not_exist(parts(1))
-    foreign.create_partitions_if_not_exist([CreatePartition(1, 5, 25)])
-    (mine,) = strategy.claim_partitions("w")
-    (theirs,) = foreign.claim_partitions("w")
-    beat(foreign, "only-there")
-    assert report(strategy, theirs, Outcome.COMPLETED).refused == (theirs.fencing_token != mine.fencing_token)
-    assert strategy.workers() == []
-    assert foreign.get_partition(1).max_id == 25 and strategy.get_partition(1).max_id == 19
-    clock.advance(LEASE)
-    assert len(strategy.sweep().reclaimed) == (0 if theirs.fencing_token == mine.fencing_token else 1)
-    assert len(foreign.sweep().reclaimed) == 1
-
-
-def test_a_stopped_strategy_leaves_its_claims_to_their_deadline(clock: Any, strategy: Any, other: Any) -> None:
-    claim = claim_one(strategy)
-    strategy.stop()
-    strategy.stop()
-    assert other.get_partition(1) == claim
-    clock.advance(LEASE)
+    assert other.sweep().reclaimed == []
+    clock.advance(LEASE - TICK)
+    assert other.sweep().reclaimed == []
+    clock.advance(TICK)
     assert ids(other.sweep().reclaimed) == [1]
+    (again,) = other.claim_partitions("x")
+    assert again.fencing_token > claim.fencing_token
+    sound(strategy)
 
 
-def test_a_long_life_of_random_work_leaves_everything_accounted_for(backend: Any, clock: Any) -> None:
-    chance = random.Random(11)
-    workers = [backend.new_strategy(partition_lock_expiry=5.0, max_attempts=2, max_deliveries=3) for _ in range(3)]
-    claims: Dict[int, List[Partition]] = {0: [], 1: [], 2: []}
-    tokens: List[int] = []
-    created = 0
-    for _ in range(150):
-        i = chance.randrange(3)
-        strategy = workers[i]
-        clock.advance(chance.choice([0.0, 0.1, 1.0, 3.0]))
-        if created < MAX_BATCH:
-            created += 5
-            strategy.create_partitions_if_not_exist(parts(*range(created - 4, created + 1)))
-        mine = claims[i]
-        chance.shuffle(mine)
-        ended = [mine.pop() for _ in range(min(len(mine), 4))]
-        got = turn(
-            strategy,
-            "w%d" % i,
-            lease=5.0,
-            reports=[
-                Report(c.partition_id, c.fencing_token, chance.choice(list(Outcome)), delay=chance.choice([0.0, 2.0]))
-                for c in ended
-            ],
-            starts=[(c.partition_id, c.fencing_token) for c in mine[:3]],
-            free=3,
-            prefetch=2,
-        )
-        mine.extend(got.granted)
-        tokens += [c.fencing_token for c in got.granted]
-        if chance.random() < 0.3:
-            chance.choice(workers).sweep()
-    assert tokens == sorted(set(tokens))
-    sound(workers[0])
+def test_a_live_worker_keeps_its_lease_when_the_clock_goes_back(clock: Any, strategy: Any, other: Any) -> None:
+    claim = claim_one(strategy)
+    clock.advance(-3600.0)
+    for _ in range(4):
+        clock.advance(LEASE - TICK)
+        assert not beat(strategy, claims=[key_of(claim)]).lost
+        assert other.sweep().reclaimed == []
+    assert strategy.save_checkpoint(1, claim.fencing_token, 15, 1)
+    assert report(strategy, claim, Outcome.COMPLETED).status is COMPLETED
+
+
+def test_a_clock_that_jumps_forward_costs_a_delivery_and_breaks_nothing(clock: Any, strategy: Any, other: Any) -> None:
+    claim = claim_one(strategy)
+    clock.advance(3600.0)
+    assert beat(strategy, claims=[key_of(claim)]).lost == {key_of(claim)}
+    assert ids(other.sweep().reclaimed) == [1]
+    assert report(strategy, claim, Outcome.COMPLETED).refused
+    assert ids(other.claim_partitions("x")) == [1]
+    sound(strategy)
+
+
+# -- acquiring one by its id -----------------------------------------------------------------------------------------
+
+
+def test_a_pending_partition_is_acquired_by_its_id_whatever_the_queue_says(
+    clock: Any, strategy: Any, other: Any
+) -> None:
+    strategy.create_partitions_if_not_exist([*parts(1, priority=9), CreatePartition(2, 20, 29, -5, {"k": 1})])
+    got = strategy.acquire_partition(2, "w")
+    assert (got.partition_id, got.status, got.worker_id, got.priority) == (2, RUNNING, "w", -5)
+    assert got.options == {"k": 1} and got.last_heartbeat == clock.seconds
+    assert other.get_partition(2) == got
+    assert ids(other.claim_partitions("x", 5)) == [1]
+    assert report(strategy, got, Outcome.COMPLETED).status is COMPLETED
+    sound(strategy)
+
+
+def test_an_acquired_suspect_and_a_delayed_one_leave_their_queues(clock: Any, strategy: Any) -> None:
+    make_suspects(strategy, 1)
+    strategy.create_partitions_if_not_exist(parts(2, priority=1))
+    report(strategy, strategy.claim_partitions("w")[0], Outcome.ERROR, delay=5.0)
+    for number in (1, 2):
+        assert strategy.acquire_partition(number, "w").status is RUNNING
+    clock.advance(5.0)
+    assert strategy.claim_partitions("w", 5) == []
+    sound(strategy)
+
+
+@pytest.mark.parametrize("status", [RUNNING, CLAIMED])
+def test_a_partition_under_a_lease_is_not_acquired_not_even_by_its_holder(
+    strategy: Any, other: Any, status: PartitionStatus
+) -> None:
+    strategy.create_partitions_if_not_exist(parts(1))
+    (claim,) = turn(strategy, free=int(status is RUNNING), prefetch=int(status is CLAIMED)).granted
+    assert other.acquire_partition(1, "x") is None
+    assert strategy.acquire_partition(1, "w") is None
+    assert strategy.get_partition(1) == claim
+
+
+@pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.PERMANENT])
+@pytest.mark.parametrize("force", [False, True])
+def test_what_rests_is_not_acquired(strategy: Any, outcome: Outcome, force: bool) -> None:
+    report(strategy, claim_one(strategy), outcome)
+    assert strategy.acquire_partition(1, "w", force=force) is None
+    sound(strategy)
+
+
+def test_acquiring_what_does_not_exist_is_an_error(strategy: Any) -> None:
+    with pytest.raises(PartitionNotFound):
+        strategy.acquire_partition(1, "w")
+    for wrong in (0, -1, 2**53, "1", None, True):
+        with pytest.raises(ConfigError):
+            strategy.acquire_partition(wrong, "w")
+    with pytest.raises(ConfigError):
+        strategy.acquire_partition(1, "a b")
+
+
+@pytest.mark.parametrize("status", [RUNNING, CLAIMED])
+def test_a_lease_that_ran_out_is_taken_over_unless_that_is_not_wanted(
+    clock: Any, strategy: Any, other: Any, status: PartitionStatus
+) -> None:
+    strategy.create_partitions_if_not_exist(parts(1))
+    (old,) = turn(strategy, free=int(status is RUNNING), prefetch=int(status is CLAIMED)).granted
+    clock.advance(LEASE - TICK)
+    assert other.acquire_partition(1, "x") is None
+    clock.advance(TICK)
+    assert other.acquire_partition(1, "x", allow_preemption=False) is None
+    new = other.acquire_partition(1, "x")
+    assert (new.status, new.worker_id, new.deliveries, new.attempt) == (RUNNING, "x", 1, 0)
+    assert new.fencing_token > old.fencing_token
+    assert report(strategy, old, Outcome.COMPLETED).refused
+    assert other.sweep().reclaimed == []
+    sound(strategy)
+
+
+def test_a_takeover_that_uses_up_the_deliveries_rests_as_failed(backend: Any, clock: Any) -> None:
+    strategy = backend.new_strategy(max_deliveries=2, partition_lock_expiry=LEASE)
+    strategy.create_partitions_if_not_exist(parts(1))
+    strategy.claim_partitions("w")
+    clock.advance(LEASE)
+    assert strategy.acquire_partition(1, "w").deliveries == 1
+    clock.advance(LEASE)
+    assert strategy.acquire_partition(1, "w") is None
+    there = strategy.get_partition(1)
+    assert (there.status, there.deliveries) == (FAILED, 2) and "lost 2 times" in there.error
+    sound(strategy)
+
+
+@pytest.mark.parametrize("status", [RUNNING, CLAIMED])
+def test_force_takes_a_running_lease_and_the_old_holder_learns_at_its_next_beat(
+    strategy: Any, other: Any, status: PartitionStatus
+) -> None:
+    strategy.create_partitions_if_not_exist(parts(1))
+    (old,) = turn(strategy, free=int(status is RUNNING), prefetch=int(status is CLAIMED)).granted
+    new = other.acquire_partition(1, "x", force=True)
+    assert (new.status, new.worker_id, new.deliveries) == (RUNNING, "x", 0)
+    assert beat(strategy, claims=[key_of(old)]).lost == {key_of(old)}
+    assert not strategy.save_checkpoint(1, old.fencing_token, 15, 1)
+    assert report(strategy, old, Outcome.COMPLETED).refused
+    assert report(other, new, Outcome.COMPLETED).status is COMPLETED
+    sound(strategy)

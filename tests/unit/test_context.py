@@ -18,9 +18,8 @@ TRUST = 27.0
 
 
 def partition(**facts: Any) -> Partition:
-    values = dict(partition_id=7, min_id=101, max_id=200, status=PartitionStatus.RUNNING, fencing_token=TOKEN)
-    values.update(facts)
-    return Partition(**values)
+    values = {"partition_id": 7, "min_id": 101, "max_id": 200, "status": PartitionStatus.RUNNING, **facts}
+    return Partition(fencing_token=TOKEN, **values)
 
 
 class Saves:
@@ -48,7 +47,7 @@ class Bench:
         self.task.begin(timeout)
         self.options = {"table": "orders"}
         self.ctx = TaskContext(
-            self.task, "orders", "worker-1", self.options, self.saves, lambda task, what: self.refused.append((task, what))
+            self.task, "orders", "worker-1", self.options, self.saves, lambda *refused: self.refused.append(refused)
         )
 
     def renew(self) -> bool:

@@ -399,6 +399,16 @@ def test_another_wsgi_application_can_be_mounted(app: App) -> None:
     assert call(app, "/health")[2].startswith(b"{")  # a route goes before a mount
 
 
+def test_of_two_mounts_the_more_precise_one_answers(app: App) -> None:
+    def tell(environ: Dict[str, Any], start_response: Any) -> List[bytes]:
+        start_response("200 OK", [])
+        return [environ["SCRIPT_NAME"].encode()]
+
+    for prefix in ("/a/b", "/", "/a"):
+        app.mount(prefix, tell)
+    assert [call(app, path)[2] for path in ("/a/b/c", "/a/c", "/c")] == [b"/a/b", b"/a", b""]
+
+
 def test_a_mounted_application_that_fails_gives_500(app: App) -> None:
     def early(environ: Dict[str, Any], start_response: Any) -> List[bytes]:
         raise RuntimeError("boom")
@@ -850,7 +860,8 @@ def test_any_wsgi_application_can_be_served() -> None:
             connection.request("GET", "/")
             answer = connection.getresponse()
             assert (answer.status, answer.getheader("X-Content-Type-Options")) == (500, "nosniff")
-            assert b"hunter2" not in answer.read()
+            told = json.loads(answer.read())
+            assert told == {"status": 500, "error": "internal error; the log of this worker has the details"}
     finally:
         assert server.close(5.0)
         thread.join(5.0)

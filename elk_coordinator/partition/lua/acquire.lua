@@ -4,7 +4,7 @@
 -- KEYS   1 meta  2 streams  3 pending  4 suspects  5 delayed  6 leases  7 claimed  8 failed  9 specs  10 state
 -- ARGV   1 stream  2 sequence number  3 floor  4 worker  5 lease_ms  6 id  7 preempt (0/1)  8 force (0/1)
 --        9 max_deliveries
--- Reply  {1, spec, state} granted   {2} not to be had: leased, failed, or lost too often   {3} no such active partition
+-- Reply  {1, spec, state, deadline (ms)} granted   {2} not to be had: leased, failed, or lost too often   {3} no such active partition
 --        {0} stale: a later request of this stream ran already   {-1} floor refused
 --        preempt: also when its lease ran out; force: also when it has not (the old holder learns at its next beat)
 -- Replay an equal sequence number gets its grant again while it still stands.
@@ -25,7 +25,9 @@ if previous then
   local seq, _, first, ids = string.match(previous, '^(%d+) (%S*) (%d+) (%S*)$')
   if tonumber(seq) > tonumber(ARGV[2]) then return {0} end
   if tonumber(seq) == tonumber(ARGV[2]) then
-    if ids == id and s and s.token == first and s.status == 'R' then return {1, spec, line} end
+    if ids == id and s and s.token == first and s.status == 'R' then
+      return {1, spec, line, redis.call('ZSCORE', KEYS[6], id) or ''}
+    end
     return {2}
   end
 end
@@ -67,7 +69,7 @@ if granted then
   redis.call('SREM', KEYS[7], id)
   redis.call('HSET', KEYS[10], id, line)
   redis.call('ZADD', KEYS[6], text(now_ms + tonumber(ARGV[5])), id)
-  reply = {1, spec, line}
+  reply = {1, spec, line, text(now_ms + tonumber(ARGV[5]))}
 end
 redis.call('HSET', KEYS[1], 'last', text(stamp))
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2] .. '  ' .. text(stamp) .. ' ' .. (granted and id or ''))

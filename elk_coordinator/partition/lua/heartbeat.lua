@@ -49,7 +49,7 @@ if n > 0 then
   local lines = redis.call('HMGET', KEYS[5], unpack(names))
   local scores = redis.call('ZMSCORE', KEYS[4], unpack(names))
   local cancels = redis.call('HMGET', KEYS[6], unpack(names))
-  local renewed = {}
+  local renewed, changed = {}, {}
   local deadline = text(now_ms + tonumber(ARGV[7]))
   for i, id in ipairs(names) do
     local s = lines[i] and read_state(lines[i])
@@ -58,6 +58,12 @@ if n > 0 then
       letters[i] = 'h'
       renewed[#renewed + 1] = deadline
       renewed[#renewed + 1] = id
+      if s.lease ~= ARGV[7] then
+        -- The worker trusts the length it sends from now on: a sweep must not cut it to that of the claim.
+        s.lease = ARGV[7]
+        changed[#changed + 1] = id
+        changed[#changed + 1] = write_state(s)
+      end
       if cancels[i] then
         wishes[#wishes + 1] = id
         wishes[#wishes + 1] = cancels[i]
@@ -67,6 +73,7 @@ if n > 0 then
     end
   end
   if #renewed > 0 then redis.call('ZADD', KEYS[4], 'XX', unpack(renewed)) end
+  if #changed > 0 then redis.call('HSET', KEYS[5], unpack(changed)) end
 end
 local reply = {1, text(last), lost, meta[2] and 1 or 0, meta[3] or '0', table.concat(letters)}
 for _, wish in ipairs(wishes) do reply[#reply + 1] = wish end

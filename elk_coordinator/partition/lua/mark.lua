@@ -14,5 +14,5 @@ for i = 3, #ARGV do
   if ARGV[i] == 'now' then marks[i - 2] = text(now_us()) end
 end
 redis.call('HSET', KEYS[1], unpack(marks))
-if ARGV[2] ~= '' then redis.pcall('PUBLISH', ARGV[2], 'hungry') end
+if ARGV[2] ~= '' then redis.pcall('PUBLISH', ARGV[2], 'asked') end
 return {1}

@@ -4,20 +4,23 @@
 --
 -- KEYS   1 meta  2 lock:leader  3 planned  4 skipped  5 specs  6 pending
 -- ARGV   1 expected version  2 term of the leader, or '' for a public create  3 floor  4 channel
---        5 number of partitions, then per partition: id, -priority, spec head "min span", options JSON or ''
+--        5 name of this request  6 number of partitions, then per partition: id, -priority, spec head "min span", options JSON or ''
 --        then four lists, each a count and its members: planned removed, planned added, skipped removed, skipped added
 -- Reply  {1, new version}  {0, found version} somebody else planned  {-1} floor refused  {-2, holder's term} term is over
 --        {-3} the intervals are not as the caller read them (never happens unless the data was changed by hand)
--- Replay a repeated request finds its own version changed: {0}; the caller reads again and sees its plan.
+-- Replay the name of the last request is kept with the version it made: an equal one gets its answer again.
 -- Cost   a constant number of commands, at most 500 partitions.
 
-local meta = redis.call('HMGET', KEYS[1], 'last', 'planned_version', 'max_id')
+local meta = redis.call('HMGET', KEYS[1], 'last', 'planned_version', 'max_id', 'planned_by')
 if ARGV[2] ~= '' then
   local term = redis.call('HGET', KEYS[2], 'token')
   if term ~= ARGV[2] then return {-2, term or '0'} end
 end
 local found = meta[2] or '0'
-if found ~= ARGV[1] then return {0, found} end
+if found ~= ARGV[1] then
+  if meta[4] == ARGV[5] .. ' ' .. found then return {1, found} end
+  return {0, found}
+end
 local now = now_us()
 local last, floor = tonumber(meta[1] or '0'), tonumber(ARGV[3])
 local stamp = next_stamp(last, now, floor)
@@ -25,8 +28,8 @@ if not stamp then return {-1} end
 note_loss(KEYS[1], last, floor, stamp)
 local version = text(stamp)
 
-local n = tonumber(ARGV[5])
-local at = 6
+local n = tonumber(ARGV[6])
+local at = 7
 local specs, pending = {}, {}
 local max_id = tonumber(meta[3] or '0')
 for i = 1, n do
@@ -80,6 +83,9 @@ if n > 0 then
   redis.call('HSET', KEYS[5], unpack(specs))
   redis.call('ZADD', KEYS[6], unpack(pending))
 end
-redis.call('HSET', KEYS[1], 'last', version, 'planned_version', version, 'max_id', text(max_id))
+redis.call('HSET', KEYS[1], 'last', version, 'planned_version', version, 'max_id', text(max_id),
+  'planned_by', ARGV[5] .. ' ' .. version)
+-- Whoever is hungry still says so again, at once and not only after the leader's next look.
+if ARGV[2] ~= '' then redis.call('HDEL', KEYS[1], 'hungry') end
 if n > 0 then redis.pcall('PUBLISH', ARGV[4], 'work') end
 return {1, version}

@@ -1,14 +1,17 @@
 -- include: stamp.lua state.lua
 -- Change options, error and, while it is pending, the priority of one active partition.
 --
--- KEYS   1 meta  2 pending  3 suspects  4 specs  5 state
+-- KEYS   1 meta  2 pending  3 suspects  4 specs  5 state  6 streams
 -- ARGV   1 floor  2 id  3 expected version, or '' for any  4 options JSON or ''  5 error or ''  6 priority
+--        7 stream  8 sequence number
 -- Reply  {1, new version}   {0, found version} it changed meanwhile   {2, found version} priority, but it is not pending
 --        {3} no such active partition   {-1} floor refused
--- Replay a repeated request finds its own version changed: {0}; with '' it changes nothing but the version.
+-- Replay an equal sequence number gets its first answer again.
 -- Cost   a constant number of commands.
 
 local id = ARGV[2]
+local seq, version = string.match(redis.call('HGET', KEYS[6], ARGV[7]) or '', '^(%d+) (%d+)$')
+if seq == ARGV[8] then return {1, version} end
 local spec = redis.call('HGET', KEYS[4], id)
 if not spec then return {3} end
 local head, created = string.match(spec, '^(%S+ %S+ (%S+))')
@@ -37,4 +40,5 @@ if ARGV[4] ~= '' then head = head .. ' ' .. ARGV[4] end
 redis.call('HSET', KEYS[4], id, head)
 redis.call('HSET', KEYS[5], id, write_state(s))
 redis.call('HSET', KEYS[1], 'last', text(stamp))
+redis.call('HSET', KEYS[6], ARGV[7], ARGV[8] .. ' ' .. text(stamp))
 return {1, text(stamp)}

@@ -72,7 +72,8 @@ local codes = {}
 local set_state, del_state, set_done, unleased, uncancelled = {}, {}, {}, {}, {}
 local to_pending, to_suspects, to_delayed, to_failed = {}, {}, {}, {}
 local seen_done
--- One claim ends once: a second report, or a start, of the same id in this call finds it handled.
+-- One claim ends once: a second report, or a start, of the same id in this call finds it handled. The same report twice
+-- gets the same letter twice.
 local handled = {}
 
 for i = 1, reports do
@@ -80,6 +81,9 @@ for i = 1, reports do
   local id, token, outcome = ARGV[base], ARGV[base + 1], ARGV[base + 2]
   local s = states[i] and read_state(states[i])
   local code = '-'
+  -- A completion needs the immutable part; without a readable one the claim is left to its deadline, then set aside.
+  local head, options
+  if outcome == 'C' then head, options = string.match(specs[i] or '', '^(%S+ %S+ %S+) ?(.*)$') end
   if not s and specs[i] == false then
     -- Gone from the active layer: a repeated report of the completion that moved it gets its answer again.
     if outcome == 'C' then
@@ -91,12 +95,11 @@ for i = 1, reports do
       local done = seen_done[i]
       if done and string.match(done, '^%S+ %S+ %S+ (%d+) ') == token then code = 'C' end
     end
-  elseif s and not handled[id] and s.token == token and (s.status == 'R' or s.status == 'C') then
-    handled[id] = true
+  elseif s and (head or outcome ~= 'C') and not handled[id] and s.token == token
+      and (s.status == 'R' or s.status == 'C') then
     s.outcome = outcome
     if outcome == 'C' then
       code = 'C'
-      local head, options = string.match(specs[i], '^(%S+ %S+ %S+) ?(.*)$')
       set_done[#set_done + 1] = id
       set_done[#set_done + 1] = head .. ' ' .. token .. ' ' .. version .. ' ' .. string.format('%d', s.deliveries)
         .. ' ' .. string.format('%d', s.attempt) .. ' ' .. s.priority .. ' ' .. ARGV[base + 3] .. ' ' .. s.worker
@@ -132,9 +135,12 @@ for i = 1, reports do
       set_state[#set_state + 1] = id
       set_state[#set_state + 1] = write_state(s)
     end
+    handled[id] = {token .. outcome, code}
     unleased[#unleased + 1] = id
   elseif s and not handled[id] and s.token == token and s.outcome == outcome then
     code = s.status
+  elseif handled[id] and handled[id][1] == token .. outcome then
+    code = handled[id][2]
   end
   codes[i] = code
 end

@@ -1,0 +1,192 @@
+"""What every PartitionStrategy must bear: repeated and late requests, lost replies, a store that lost its data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from elk_coordinator.errors import LeaseLost, StateError, VersionConflict
+from elk_coordinator.model import Outcome, PartitionStats, Report
+from elk_coordinator.partition.requests import BeatRequest, TurnRequest
+from tests.contract.kit import (
+    CLAIMED,
+    COMPLETED,
+    LEASE,
+    PENDING,
+    RUNNING,
+    TICK,
+    beat,
+    claim_one,
+    ids,
+    parts,
+    report,
+    sound,
+    turn,
+)
+
+# -- replays and late requests -----------------------------------------------------------------------------------------
+
+
+def test_an_equal_turn_gets_its_first_answer_again(strategy: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(*range(1, 10)))
+    claims = strategy.claim_partitions("w", 3)
+    request = TurnRequest(
+        "w",
+        strategy.stream("test"),
+        1,
+        LEASE,
+        [Report(c.partition_id, c.fencing_token, Outcome.COMPLETED, 3) for c in claims] + [Report(9, 1, Outcome.LOST)],
+        free=1,
+        prefetch=2,
+    )
+    first = strategy.turn(request)
+    before = strategy.get_all_partitions()
+    for _ in range(3):
+        again = strategy.turn(request)
+        assert again.results == first.results
+        assert ids(again.granted) == ids(first.granted) == [4, 5, 6]
+        assert [c.fencing_token for c in again.granted] == [c.fencing_token for c in first.granted]
+        assert [c.status for c in again.granted] == [RUNNING, CLAIMED, CLAIMED]
+    assert strategy.get_all_partitions() == before
+    sound(strategy)
+
+
+def test_a_replayed_grant_that_was_lost_since_is_not_granted_again(clock: Any, strategy: Any, other: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(1, 2, 3))
+    request = TurnRequest("w", strategy.stream("test"), 1, LEASE, free=3)
+    one, two, _ = strategy.turn(request).granted
+    report(strategy, one, Outcome.COMPLETED)
+    strategy.release_partition(two.partition_id, "w")
+    other.claim_partitions("x")
+    assert ids(strategy.turn(request).granted) == [3]
+
+
+def test_a_late_turn_is_refused_and_changes_nothing(strategy: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(*range(1, 5)))
+    stream = strategy.stream("test")
+    (claim,) = strategy.turn(TurnRequest("w", stream, 1, LEASE, free=1)).granted
+    strategy.turn(TurnRequest("w", stream, 3, LEASE))
+    before = strategy.get_all_partitions()
+    done = [Report(1, claim.fencing_token, Outcome.COMPLETED)]
+    for sequence in (0, 1, 2):
+        with pytest.raises(StateError):
+            strategy.turn(TurnRequest("w", stream, sequence, LEASE, done, free=3))
+    assert strategy.get_all_partitions() == before
+    # Other streams, and other instances of the same name, are not concerned.
+    assert ids(strategy.turn(TurnRequest("w", strategy.stream("else"), 1, LEASE, free=1)).granted) == [2]
+
+
+def test_streams_of_two_instances_of_one_name_do_not_meet(strategy: Any, other: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(1, 2))
+    for _ in range(5):
+        turn(strategy, "twin")
+    assert ids(turn(other, "twin", free=1).granted) == [1]
+    assert ids(turn(strategy, "twin", free=1).granted) == [2]
+
+
+def test_a_late_beat_is_refused_and_an_equal_one_renews_again(clock: Any, strategy: Any) -> None:
+    claim = claim_one(strategy)
+    claims = [(1, claim.fencing_token)]
+    stream = strategy.stream("test")
+    for sequence in (2, 2):
+        clock.advance(LEASE - 1.0)
+        assert not strategy.beat(BeatRequest("w", stream, sequence, 60.0, LEASE, {}, claims)).lost
+        assert strategy.get_partition(1).last_heartbeat == clock.seconds
+    clock.advance(1.0)
+    with pytest.raises(StateError):
+        strategy.beat(BeatRequest("w", stream, 1, 60.0, LEASE, {}, claims))
+    assert strategy.get_partition(1).last_heartbeat == clock.seconds - 1.0
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+def test_a_lost_reply_counts_nothing_twice(backend: Any, strategy: Any, nth: int) -> None:
+    strategy.create_partitions_if_not_exist(parts(1, 2, 3))
+    backend.lose_reply(strategy, nth)
+    one, two, three = strategy.claim_partitions("w", 3)  # 1
+    assert strategy.save_checkpoint(1, one.fencing_token, 12, 3)  # 2
+    results = strategy.report_partitions(  # 3
+        "w",
+        [
+            Report(1, one.fencing_token, Outcome.ERROR, delay=5.0),
+            Report(2, two.fencing_token, Outcome.COMPLETED, 10),
+            Report(3, three.fencing_token, Outcome.LOST),
+        ],
+    )
+    strategy.sweep()  # 4
+    assert [r.status for r in results] == [PENDING, COMPLETED, PENDING]
+    assert [(p.attempt, p.deliveries, p.processed) for p in strategy.get_all_partitions()] == [
+        (1, 0, 3),
+        (0, 0, 10),
+        (0, 1, 0),
+    ]
+    sound(strategy)
+
+
+# -- data loss ---------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_rise_over_data_loss_also_with_the_clock_set_back(backend: Any, clock: Any, strategy: Any) -> None:
+    before = claim_one(strategy)
+    backend.lose_data()
+    clock.advance(-3600.0)
+    after = claim_one(strategy)
+    assert after.fencing_token > before.fencing_token
+    assert after.version > before.version
+
+
+def test_after_data_loss_the_next_call_tells_and_old_claims_are_gone(
+    backend: Any, clock: Any, strategy: Any, other: Any
+) -> None:
+    claim = claim_one(strategy)
+    assert beat(strategy).lost_mark == 0
+    backend.lose_data()
+    clock.advance(-1.0)
+    got = beat(strategy, claims=[(1, claim.fencing_token)])
+    assert got.lost_mark > claim.fencing_token and got.lost == {(1, claim.fencing_token)}
+    assert beat(strategy).lost_mark == got.lost_mark, "one loss, one mark"
+    assert beat(other, "x").lost_mark == got.lost_mark, "and everybody reads it"
+    assert report(strategy, claim, Outcome.COMPLETED).refused
+    assert not strategy.save_checkpoint(1, claim.fencing_token, 12, 1)
+    assert strategy.get_partition_stats() == PartitionStats()
+    assert [w.worker_id for w in strategy.workers()] == ["w", "x"]
+    claim = claim_one(strategy)
+    backend.lose_data()
+    assert turn(strategy, reports=[Report(1, claim.fencing_token, Outcome.COMPLETED)]).results[0].refused
+    sound(strategy)
+
+
+def test_a_turn_right_after_data_loss_tells_it_too(backend: Any, clock: Any, strategy: Any) -> None:
+    claim_one(strategy)
+    backend.lose_data()
+    clock.advance(-1.0)
+    assert turn(strategy, free=1).lost_data
+    assert not turn(strategy, free=1).lost_data
+
+
+def test_a_claim_of_before_the_loss_cannot_end_the_partition_of_after_it(
+    backend: Any, clock: Any, strategy: Any, other: Any
+) -> None:
+    old = claim_one(strategy, "old")
+    clock.advance(TICK)
+    backend.lose_data()
+    new = claim_one(other, "new")
+    assert new.fencing_token > old.fencing_token
+    for outcome in Outcome:
+        assert report(strategy, old, outcome, worker="old").refused
+    assert not strategy.save_checkpoint(1, old.fencing_token, 15, 1)
+    assert strategy.renew_partitions("old", [(1, old.fencing_token)])
+    assert other.get_partition(1) == new
+
+
+def test_a_plan_made_before_the_loss_is_refused(backend: Any, clock: Any, strategy: Any) -> None:
+    term = strategy.store.acquire_lock("leader", "w", 60.0, 0)
+    state = strategy.plan_state()
+    state = strategy.plan_partitions(state, term, parts(1), [])
+    backend.lose_data()
+    with pytest.raises((VersionConflict, LeaseLost)):
+        strategy.plan_partitions(state, term, parts(2), [])
+    term = strategy.store.acquire_lock("leader", "w", 60.0, 0)
+    with pytest.raises(VersionConflict):
+        strategy.plan_partitions(state, term, parts(2), [])
+    assert strategy.planned_intervals() == []
