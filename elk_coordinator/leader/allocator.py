@@ -18,6 +18,8 @@ from elk_coordinator.runtime.events import Events
 from elk_coordinator.runtime.retry import backoff_delay
 from elk_coordinator.runtime.threads import Role
 
+#: After a round that found enough planned already, hungry workers are heard again after so many seconds.
+ENOUGH_PAUSE = 0.02
 #: The doubled questions of one "nothing new" are not repeated more often than this, in the end.
 LONGEST_EXPLORE_PAUSE = 600.0
 
@@ -78,6 +80,7 @@ class Allocator(Role):
         self._planned_term: Optional[int] = None
         self._due = 0.0
         self._quiet_until = 0.0
+        self._retry_at = 0.0
         self._empty_rounds = 0
         self._failed_rounds = 0
         self._explore_at = 0.0
@@ -112,19 +115,26 @@ class Allocator(Role):
         now = self._clock.monotonic()
         if term != self._planned_term:
             self._planned_term, self._due, self._quiet_until, self._explore_at = term, now, 0.0, 0.0
-            self._explore_pause, self._empty_rounds, self._low_water = 0.0, 0, -1
+            self._explore_pause, self._empty_rounds, self._low_water, self._retry_at = 0.0, 0, -1, 0.0
         hungry = self._hungry and now >= self._quiet_until
-        if not (now >= self._due or hungry or self._asked):
+        if now < self._retry_at or not (now >= self._due or hungry or self._asked):
             return None
         asked, self._asked, self._hungry = self._asked, False, False
-        return self._round(term, asked)
+        answered = False
+        try:
+            outcome = self._round(term, asked)
+            answered = now >= self._retry_at
+            return outcome
+        finally:
+            # A round that failed answered nobody.
+            self._asked = self._asked or (asked and not answered)
 
     def pause(self, did: Optional[Round]) -> float:
         if self._leadership.term is None:
             return 60.0
         now = self._clock.monotonic()
         at = min(self._due, self._quiet_until) if self._hungry else self._due
-        return max(0.0, min(at - now, 60.0))
+        return max(0.0, min(max(at, self._retry_at) - now, 60.0))
 
     # ---------------------------------------------------------------- a round
 
@@ -138,12 +148,14 @@ class Allocator(Role):
         except PlannerError as exc:
             self._failed_rounds += 1
             pause = backoff_delay(self._failed_rounds, 1.0, self._config.allocation_interval)
-            self._due = self._quiet_until = self._clock.monotonic() + pause
-            self._logger.error("%s; the plan is unchanged, next try in %.1f s", exc, pause, exc_info=exc.__cause__)
+            self._due = self._retry_at = self._clock.monotonic() + pause
+            self._logger.error("%s; the plan so far is kept, next try in %.1f s", exc, pause, exc_info=exc.__cause__)
             self._events.emit("planner_error", error=exc, method=str(exc).split("(")[0].split(" ")[0])
             return Round(0, 0, False, False)
         except LeaseLost:
-            self._on_term_over("the store refused a plan of this term")
+            # This worker may have been elected again since the round began: that term is good.
+            if self._leadership.held() == term:
+                self._on_term_over("the store refused a plan of this term")
             return Round(0, 0, False, False)
         self._failed_rounds = 0
         self._after(term, outcome, explore)
@@ -164,6 +176,9 @@ class Allocator(Role):
         elif outcome.dry:
             self._empty_rounds += 1
             self._quiet_until = now + backoff_delay(self._empty_rounds, 0.5, self._config.allocation_interval)
+        else:
+            # There was enough, though somebody called: do not answer every one of such calls.
+            self._quiet_until = now + ENOUGH_PAUSE
         if outcome.exhausted and explored:
             self._explore_pause = min(
                 max(self._config.allocation_interval, 2 * self._explore_pause), LONGEST_EXPLORE_PAUSE
@@ -177,7 +192,7 @@ class Allocator(Role):
         slots = max(len(workers), 3) * config.worker_partition_multiple
         capacity = sum(_capacity(worker.info) for worker in workers)
         target = min(max(slots, 2 * capacity), config.max_pending_partitions)
-        state = strategy.plan_state()
+        state = strategy.plan_state(calls_heard=True)
         low_water = target // 2
         created = skipped_ids = 0
         exhausted = dry = False
@@ -188,7 +203,7 @@ class Allocator(Role):
                     state = self._create(state, term, found.ranges, found.skipped)
                 except VersionConflict:
                     # Somebody created partitions meanwhile: look again.
-                    state = strategy.plan_state()
+                    state = strategy.plan_state(calls_heard=True)
                     continue
                 created += len(found.ranges)
                 skipped_ids += sum(high - low + 1 for low, high in found.skipped)
@@ -199,7 +214,7 @@ class Allocator(Role):
                 break
             if state.pending + state.held >= target:
                 # Meanwhile the fleet went on: while it takes faster than this, there is no waiting for a call.
-                state = strategy.plan_state()
+                state = strategy.plan_state(calls_heard=True)
                 if state.pending >= low_water:
                     break
         if low_water != self._low_water or exhausted:

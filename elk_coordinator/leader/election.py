@@ -13,7 +13,7 @@ import threading
 from typing import Callable, List, Optional
 
 from elk_coordinator.config import CoordinatorConfig, lease_margin
-from elk_coordinator.errors import StoreUnavailable
+from elk_coordinator.errors import StoreError, StoreUnavailable
 from elk_coordinator.partition.requests import Memory
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
@@ -167,5 +167,5 @@ class Election(Role):
         self._events.emit("stepped_down", term=term, reason=reason)
         try:
             self._store.release_lock(LOCK, term)
-        except StoreUnavailable as exc:
+        except StoreError as exc:
             self._logger.debug("the leader's lease could not be given up, it runs out by itself: %s", exc)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from typing import Any, Callable, List, NamedTuple, Optional
 
-from elk_coordinator.errors import PlannerError
 from elk_coordinator.leader.planner import GuardedPlanner
 from elk_coordinator.model import MAX_BATCH, MAX_ID, Range
 
@@ -65,7 +64,7 @@ class Explorer:
             return None
         if self._planner.explicit:
             return self._explicit(ctx, frontier, room)
-        reach = min(look_ahead, MAX_ID - frontier)
+        reach = min(look_ahead, MAX_ID, MAX_ID - frontier)
         answer = self._planner.next_max_id(ctx, frontier, reach)
         if answer <= frontier:
             return self._beyond(ctx, frontier, reach, size, look_ahead, room) if explore else None
@@ -87,29 +86,31 @@ class Explorer:
 
     def _beyond(self, ctx: Any, frontier: int, reach: int, size: int, look_ahead: int, room: int) -> Optional[Step]:
         """Nothing within *reach*: ask with the range doubled until data or the 64-bit edge is found (64 questions)."""
-        edge = MAX_ID - frontier
-        while reach < edge:
-            empty, reach = reach, min(reach * 2, edge)
-            answer = self._planner.next_max_id(ctx, frontier, reach)
-            if answer > frontier:
-                return self._narrow(ctx, frontier, frontier + empty, answer, size, look_ahead, room)
+        start = frontier
+        while start + reach < MAX_ID:
+            empty_to = start + reach
+            if reach == MAX_ID:
+                # A range is a signed 64-bit number too: from a negative ID the edge takes another start.
+                start = empty_to
+            reach = min(2 * reach, MAX_ID, MAX_ID - start)
+            answer = self._planner.next_max_id(ctx, start, reach)
+            if answer > start:
+                # Up to empty_to there was nothing a question ago; what is there now has just appeared.
+                low = empty_to if answer > empty_to else start
+                return self._narrow(ctx, frontier, start, low, answer, size, look_ahead, room)
         return None
 
     def _narrow(
-        self, ctx: Any, frontier: int, empty_to: int, answer: int, size: int, look_ahead: int, room: int
+        self, ctx: Any, frontier: int, start: int, low: int, answer: int, size: int, look_ahead: int, room: int
     ) -> Step:
-        """Data lies in ``(empty_to, answer]``: find where it begins by bisection, skip up to there."""
-        if answer <= empty_to:
-            raise PlannerError(
-                "planner.get_next_max_id contradicts itself: nothing up to %d, but %d exists" % (empty_to, answer)
-            )
+        """Data lies in ``(low, answer]``, asked from *start*: find where it begins by bisection, skip up to there."""
         if self._planner.knows_data:
             return self._behind_hole(ctx, frontier, answer, size, look_ahead, room)
 
         def found(high: int) -> bool:
-            return self._planner.next_max_id(ctx, frontier, high - frontier) > frontier
+            return self._planner.next_max_id(ctx, start, high - start) > start
 
-        return self._step_at(frontier, first_true(found, empty_to, answer), answer, size, look_ahead, room)
+        return self._step_at(frontier, first_true(found, low, answer), answer, size, look_ahead, room)
 
     def _far(self, ctx: Any, frontier: int, answer: int, size: int, look_ahead: int, room: int) -> Step:
         """The planner counts rows or ignores the range: only ``has_data`` can tell a hole from data."""

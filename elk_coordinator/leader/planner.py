@@ -76,20 +76,22 @@ class GuardedPlanner:
         self._began = self._clock.monotonic()
         try:
             return method(*args)
-        except Exception as exc:
-            raise PlannerError("planner.%s%r raised %s: %s" % (name, args[1:], type(exc).__name__, exc)) from exc
+        except BaseException as exc:
+            # SystemExit and friends too: none of them may end the allocator's thread.
+            raise PlannerError("planner.%s%r raised %s" % (name, args[1:], _shown(exc))) from exc
         finally:
             self._began = None
 
     def _id(self, name: str, value: Any, low: int = MIN_ID - 1) -> int:
-        if isinstance(value, bool):
-            raise PlannerError("planner.%s returned %r; it must return an int" % (name, value))
         try:
-            number = operator.index(value)
-        except TypeError:
-            raise PlannerError("planner.%s returned %r; it must return an int" % (name, value)) from None
+            # Also what is an int without being called so, numpy's for example; but True is a mistake.
+            number = None if isinstance(value, bool) else operator.index(value)
+        except Exception:
+            number = None
+        if number is None:
+            raise PlannerError("planner.%s returned %s; it must return an int" % (name, _shown(value)))
         if not low <= number <= MAX_ID:
-            raise PlannerError("planner.%s returned %d, which is outside signed 64 bits" % (name, number))
+            raise PlannerError("planner.%s returned %s, which is outside signed 64 bits" % (name, _shown(number)))
         return number
 
     def size(self, ctx: Any) -> int:
@@ -120,22 +122,31 @@ class GuardedPlanner:
         """Return whether the range may hold data; never False wrongly."""
         answer = self._call("has_data", ctx, min_id, max_id)
         # None is a forgotten return, not a "no": a wrong "no" would skip data.
-        if answer is None or isinstance(answer, (float, str, bytes)):
-            raise PlannerError("planner.has_data returned %r; it must return True or False" % (answer,))
-        return bool(answer)
+        usable = answer is not None and not isinstance(answer, (float, str, bytes))
+        try:
+            told = bool(answer) if usable else None
+        except Exception:
+            told = None
+        if told is None:
+            raise PlannerError("planner.has_data returned %s; it must return True or False" % _shown(answer))
+        return told
 
     def plan(self, ctx: Any, start_id: int, limit: int) -> List[Range]:
         """Return up to *limit* explicit ranges behind *start_id*, ordered and disjoint."""
         out: List[Range] = []
         edge = start_id
-        self._began = self._clock.monotonic()
         try:
-            for item in self._call("plan", ctx, start_id, limit):
+            items = self._call("plan", ctx, start_id, limit)
+            # A generator has done nothing so far: its work is in the steps of this loop.
+            self._began = self._clock.monotonic()
+            for item in items:
                 self._began = self._clock.monotonic()
                 try:
                     low, high = item
                 except (TypeError, ValueError):
-                    raise PlannerError("planner.plan gave %r; it must give (min_id, max_id) pairs" % (item,)) from None
+                    raise PlannerError(
+                        "planner.plan gave %s; it must give (min_id, max_id) pairs" % _shown(item)
+                    ) from None
                 low, high = self._id("plan", low, MIN_ID), self._id("plan", high, MIN_ID)
                 if not edge < low <= high:
                     raise PlannerError(
@@ -148,8 +159,17 @@ class GuardedPlanner:
                     break
         except PlannerError:
             raise
-        except Exception as exc:
-            raise PlannerError("planner.plan raised %s: %s" % (type(exc).__name__, exc)) from exc
+        except BaseException as exc:
+            raise PlannerError("planner.plan raised %s" % _shown(exc)) from exc
         finally:
             self._began = None
         return out
+
+
+def _shown(value: Any) -> str:
+    """Return a short text for *value*, whatever user code its ``repr`` or ``str`` runs."""
+    try:
+        text = "%s: %s" % (type(value).__name__, value) if isinstance(value, BaseException) else repr(value)
+    except Exception:
+        text = "something of type %s" % type(value).__name__
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -222,9 +222,9 @@ class HashPartitionStrategy(PartitionStrategy):
             )
         return Sweep(reclaimed, bool(reply[2]), bool(reply[3]), reply[3] == 2, int(reply[4]), int(reply[5]))
 
-    def plan_state(self) -> PlanState:
+    def plan_state(self, calls_heard: bool = False) -> PlanState:
         keys = self.store.keys.many("meta planned pending suspects delayed leases")
-        version, tail, top, pending, held = self.store.run("partition/plan_state", keys)
+        version, tail, top, pending, held = self.store.run("partition/plan_state", keys, [int(calls_heard)])
         return PlanState(int(version), codec.uninterval(tail) if tail else None, int(top), pending, held)
 
     def note_round(self, term: int, low_water: int, exhausted_version: Optional[int]) -> bool:

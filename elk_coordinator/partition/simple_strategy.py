@@ -221,8 +221,11 @@ class SimplePartitionStrategy(PartitionStrategy):
 
     # ---------------------------------------------------------------- plan
 
-    def plan_state(self) -> PlanState:
-        document = self._read()
+    def plan_state(self, calls_heard: bool = False) -> PlanState:
+        def move(document: Document) -> Tuple[Document, bool]:
+            return document, document.meta.pop("hungry", None) is not None
+
+        document = self._change(move) if calls_heard else self._read()
         counts = document.count()
         return PlanState(
             int(document.meta.get("planned_version", 0)),
@@ -300,8 +303,6 @@ class SimplePartitionStrategy(PartitionStrategy):
             if term is not None:
                 # Once a later leader has written, an earlier one is known to be late.
                 meta["term"] = term
-                # Whoever is hungry still says so again, at once.
-                meta.pop("hungry", None)
             return stamp, True
 
         version = self._change(move)

@@ -74,8 +74,8 @@ class Steps(abc.ABC):
         """Take back partitions whose lease ran out; with a *term* also answer and clear the leader's mark."""
 
     @abc.abstractmethod
-    def plan_state(self) -> PlanState:
-        """Return where the plan stands."""
+    def plan_state(self, calls_heard: bool = False) -> PlanState:
+        """Return where the plan stands; with *calls_heard* the mark of hungry workers goes: who still is calls again."""
 
     @abc.abstractmethod
     def note_round(self, term: int, low_water: int, exhausted_version: Optional[int]) -> bool:

@@ -73,7 +73,8 @@ class Events(Role):
     def _call(self, handler: Handler, event: Event) -> None:
         try:
             handler(event)
-        except Exception:
+        except BaseException:
+            # SystemExit and friends too: a listener ends neither a task nor a thread of ours.
             self._logger.exception("a listener failed on %s", event.kind)
 
     def run_once(self) -> int:

@@ -98,7 +98,10 @@ class RoleThread:
         """Ask it to end; does not wait."""
         self._stop.set()
         self.role.wake.set()
-        self.role.interrupt()
+        try:
+            self.role.interrupt()
+        except Exception:
+            self._logger.exception("%s: could not be interrupted", self._thread_name)
 
     def join(self, timeout: float) -> bool:
         """Wait for the thread to end; True when it has. A thread never waits for itself."""
@@ -205,9 +208,12 @@ class Crew:
 
     def start(self) -> None:
         """Start every thread that was not started yet."""
-        for thread in self._threads.values():
-            if not thread.alive and not thread.stopping:
-                thread.start()
+        # Under the lock: the first ones already run, and would take the others for dead and start them too.
+        with self._lock:
+            for thread in self._threads.values():
+                if not thread.alive and not thread.stopping:
+                    thread.start()
+            self._looked_at = self._clock.monotonic()
 
     def died(self, name: str, error: str) -> None:
         """Take note that a thread ended by an error."""
@@ -224,6 +230,9 @@ class Crew:
                 if not thread.alive and not thread.stopping and thread.restarts < MAX_RESTARTS:
                     thread.restarts += 1
                     thread.start()
+        except RuntimeError as exc:
+            # The system gives no more threads; whoever looked after the dead one must not die of it.
+            self._logger.error("a dead thread could not be started again: %s", exc)
         finally:
             self._lock.release()
 

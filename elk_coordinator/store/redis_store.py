@@ -37,6 +37,16 @@ _PASSING = (
     "UNKILLABLE",
     "max number of clients",
 )
+
+
+def _types(*names: str) -> Tuple[Any, ...]:
+    """Return those of the driver's exceptions that this version of it has."""
+    return tuple(getattr(driver, name) for name in names if hasattr(driver, name))
+
+
+#: The same as types: for codes that the driver knows it cuts them off the text.
+_PASSING_TYPES = _types("OutOfMemoryError", "ClusterError", "AskError", "MovedError", "TryAgainError")
+_REFUSING_TYPES = _types("AuthenticationError", "AuthorizationError", "NoPermissionError")
 #: After these the connections lead to the wrong server or to none.
 _RECONNECT = ("READONLY", "MASTERDOWN", "UNBLOCKED")
 
@@ -342,13 +352,13 @@ def floor_refused(floor: int) -> str:
 def translate(exc: Exception) -> StoreError:
     """Turn a driver's exception into ours: unavailable when repeating may help, else a StoreError that says what."""
     text = str(exc) or type(exc).__name__
-    if isinstance(exc, (driver.AuthenticationError, driver.AuthorizationError)) or text.startswith(
+    if isinstance(exc, _REFUSING_TYPES) or text.startswith(
         ("NOAUTH", "WRONGPASS", "NOPERM", "invalid password", "invalid username")
     ):
         return StoreError("the store refuses this user: %s; check user, password and ACL in the URL" % text)
     if isinstance(exc, (driver.ConnectionError, driver.TimeoutError, driver.ReadOnlyError, driver.ClusterDownError)):
         return StoreUnavailable("the store could not be reached: %s" % text)
-    if any(mark in text for mark in _PASSING) or isinstance(exc, getattr(driver, "ClusterError", ())):
+    if any(mark in text for mark in _PASSING) or isinstance(exc, _PASSING_TYPES):
         return StoreUnavailable("the store cannot serve now: %s" % text)
     if "WRONGTYPE" in text:
         return StoreError("a key of this namespace has another type than ours (%s): something else writes there" % text)

@@ -6,6 +6,7 @@ wakes up after its lease sees ``cancelled`` before it can believe anything else.
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any, Callable, Dict, Optional
 
@@ -23,7 +24,7 @@ class Task:
     __slots__ = (
         "partition", "token", "permit", "granted_at", "started_at", "thread_id", "marked", "abandoned", "seen",
         "saved", "saved_processed", "_clock", "_lock", "_wake", "_trusted_until", "_timeout_at", "_reason", "_since",
-        "cancelled_by",
+        "cancelled_by", "_loss_told",
     )  # fmt: skip
 
     def __init__(self, partition: Partition, trusted_until: float, clock: Clock) -> None:
@@ -43,6 +44,7 @@ class Task:
         self.saved: Optional[int] = None
         self.saved_processed = 0
         self.cancelled_by = ""
+        self._loss_told = False
         self._clock = clock
         self._lock = threading.Lock()
         self._wake: Optional[threading.Event] = None
@@ -102,6 +104,18 @@ class Task:
     def lost(self) -> bool:
         """Return whether the lease can no longer be proved, whatever reason came first."""
         return self.reason() is CancelReason.LEASE_LOST or self._clock.monotonic() >= self._trusted_until
+
+    def tell_loss(self, emit: Callable[..., None], logger: logging.Logger) -> None:
+        """Say that the lease was lost, if it was and nobody has said so; the heartbeat and the runner both call it."""
+        if self.reason() is not CancelReason.LEASE_LOST:
+            return
+        with self._lock:
+            told, self._loss_told = self._loss_told, True
+        if not told:
+            why = "gone from the store" if self.cancelled_by else "could not be renewed in time"
+            partition_id = self.partition.partition_id
+            logger.warning("partition %d: the lease with token %d was lost (%s)", partition_id, self.token, why)
+            emit("lease_lost", partition_id=partition_id, token=self.token, reason=why)
 
     def progressed(self, checkpoint: int, processed: int) -> None:
         """Take note of a durable checkpoint; one overtaken by a later one (another thread's) changes nothing."""

@@ -52,7 +52,6 @@ class Heartbeat(Role):
         self._logger = logger
         self._stream = strategy.stream("beat")
         self._due: Optional[float] = None
-        self._told_lost: "set[int]" = set()
         self.stuck_after = config.lease
         self.error_pause = (0.1, min(1.0, config.beat_interval))
 
@@ -130,12 +129,8 @@ class Heartbeat(Role):
 
     def _watch(self) -> None:
         """Say which leases were lost and which tasks hang."""
-        running = self._window.running()
-        for task in running:
-            if task.token not in self._told_lost and task.reason() is CancelReason.LEASE_LOST:
-                self._told_lost.add(task.token)
-                self._lost(task)
-        self._told_lost &= {task.token for task in running}
+        for task in self._window.running():
+            task.tell_loss(self._events.emit, self._logger)
         for task, seconds, stack in self._window.find_hung(self._config.lease):
             partition_id = task.partition.partition_id
             self._logger.error(
@@ -143,10 +138,3 @@ class Heartbeat(Role):
                 partition_id, seconds, stack,
             )  # fmt: skip
             self._events.emit("task_hung", partition_id=partition_id, token=task.token, seconds=seconds, stack=stack)
-
-    def _lost(self, task: Task) -> None:
-        why = task.cancelled_by and "gone from the store" or "could not be renewed in time"
-        self._logger.warning(
-            "partition %d: the lease with token %d was lost (%s)", task.partition.partition_id, task.token, why
-        )
-        self._events.emit("lease_lost", partition_id=task.partition.partition_id, token=task.token, reason=why)

@@ -107,6 +107,8 @@ class Runner:
         finally:
             if self._breaker is not None:
                 self._breaker.hold(None)
+        # Work that ends as soon as it is cancelled is gone before the heartbeat looks.
+        task.tell_loss(self._events.emit, self._logger)
         report = self._judge(task, result, error)
         self._settle(task, report)
         self._events.emit(

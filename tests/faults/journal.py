@@ -49,7 +49,7 @@ class Look(NamedTuple):
 
 
 class Journal:
-    """One connection, used by one thread at a time. ``at`` is the machine's boot time clock, the same in all processes."""
+    """One connection, used by one thread at a time. ``at`` is the machine's boot time, the same in all processes."""
 
     def __init__(self, path: str, namespace: str) -> None:
         self._namespace = namespace

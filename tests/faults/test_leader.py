@@ -1,4 +1,4 @@
-"""Leaders that die, freeze, hang or meet each other, and planners with holes: the plan stays one, and never runs dry."""
+"""Leaders that die, freeze, hang or meet each other, planners with holes: the plan stays one and never runs dry."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Feed:
         options = {"task_window_size": 64, "heartbeat_interval": 3.0, "worker_ttl": 9.0, "leader_lock_expiry": 9.0}
         for name in ("a", "b", "c"):
             fleet.start(name, journal=False, options=options, tell=["became_leader"], wait=False, **config)
-        fleet.wait_completed(3000)
+        fleet.wait_completed(1000)
         never, began = threading.Event(), now()
         first = done = fleet.completed()
         self.looks = self.empty = self.idle = 0
@@ -178,7 +178,7 @@ class Feed:
 
 
 #: Nobody calls the leader when work runs low: it finds out by its look, once a second.
-NO_CALL = ["partition/work", "if hungry and not meta[4] then redis.pcall('PUBLISH'", "if false then redis.pcall('PUBLISH'"]
+NO_CALL = ["partition/work", "if hungry and not meta[4] then redis.pcall", "if false then redis.pcall"]
 
 
 def test_three_workers_with_a_window_of_64_and_no_work_to_do_are_never_starved_by_planning(
@@ -208,7 +208,8 @@ def test_idle_workers_cost_one_command_a_second_and_the_leader_three(
         fleet.start(name, url=proxies[name].url, defaults={"metrics_enabled": False})
     fleet.wait_done()
     leader = fleet.leader().name
-    let_pass(2.0)
+    # Rounds that find nothing come at growing intervals: until those are long.
+    let_pass(8.0)
     began, before = now(), {name: sum(proxy.commands.values()) for name, proxy in proxies.items()}
     let_pass(12.0)
     seconds = now() - began
@@ -224,4 +225,4 @@ def test_idle_workers_cost_one_command_a_second_and_the_leader_three(
 
 
 #: What clients send besides scripts, once a connection.
-SETTING_UP = {"HELLO", "CLIENT", "SELECT", "AUTH", "SUBSCRIBE", "PING", "UNSUBSCRIBE"}
+SETTING_UP = {"HELLO", "CLIENT", "CONFIG", "SELECT", "AUTH", "SUBSCRIBE", "PING", "UNSUBSCRIBE"}

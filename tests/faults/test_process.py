@@ -20,8 +20,8 @@ STEPS: Dict[str, Any] = {"steps": 4, "pause": 0.05}
 #: A report is accepted from any token: the guard of the token, switched off.
 NO_TOKEN_CHECK = [
     "partition/work",
-    "not handled[id] and s.token == token and (s.status",
-    "not handled[id] and (s.status",
+    "not handled[id] and s.token == token\n",
+    "not handled[id]\n",
 ]
 
 
@@ -71,7 +71,7 @@ def elk_run(fleet: Fleet, work: Dict[str, Any], **options: Any) -> Worker:
         "work": work, "journal": fleet.journal_path, "namespace": fleet.namespace,
         "planner": {"blocks": [[1, fleet.last]], "size": fleet.size},
     }  # fmt: skip
-    settings = dict(heartbeat_interval=1.0, worker_ttl=LEASE, leader_lock_expiry=LEASE, metrics_enabled="false")
+    settings = {"heartbeat_interval": 1, "worker_ttl": LEASE, "leader_lock_expiry": LEASE, "metrics_enabled": "no"}
     chosen = ["%s=%s" % item for item in dict(settings, **options).items()]
     argv = [sys.executable, "-m", "elk_coordinator", "run", "work:processor", "work:planner"]
     argv += [word for setting in chosen for word in ("--set", setting)]

@@ -13,10 +13,10 @@ from elk_coordinator import Coordinator, Listener, RedisDataStore, StrategyType,
 from elk_coordinator.protocols import EVENT_KINDS, Event
 
 #: Leases of 3 s: nothing here needs one to run out, and a busy machine must not make one run out.
-QUICK: Dict[str, Any] = dict(
-    heartbeat_interval=0.5, worker_ttl=3.0, leader_lock_expiry=3.0, allocation_interval=1.0, retry_backoff=(0.05, 0.1),
-    stop_timeout=10.0, metrics_enabled=False,
-)  # fmt: skip
+QUICK: Dict[str, Any] = {
+    "heartbeat_interval": 0.5, "worker_ttl": 3.0, "leader_lock_expiry": 3.0, "allocation_interval": 1.0,
+    "retry_backoff": (0.05, 0.1), "stop_timeout": 10.0, "metrics_enabled": False,
+}  # fmt: skip
 
 
 class Numbers:

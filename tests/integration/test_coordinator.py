@@ -181,7 +181,7 @@ def test_two_namespaces_on_one_server_never_touch(build: Build, store: RedisData
     assert of_one and of_two and sorted(of_one + of_two) == sorted(keys)
     before = {key: raw.dump(key) for key in of_two if not key.endswith((":workers", ":meta", ":streams", "leader"))}
     assert a.stop() is True
-    raw.delete(*[key for key in raw.keys("elk:{shop.1}:*")])
+    raw.delete(*raw.keys("elk:{shop.1}:*"))
     assert b.is_leader and b.stats().completed == 30
     assert {key: raw.dump(key) for key in before} == before
     assert verify(create_strategy(StrategyType.HASH, "shop.11", store)).problems == []
@@ -753,7 +753,7 @@ def assert_plain(exc: BaseException) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["localhost:6379", "http://localhost", "redis://", "redis://localhost:notaport/0", "redis+sentinel://a:1", "", None],
+    ["localhost:6379", "http://localhost", "redis://", "redis://localhost:port/0", "redis+sentinel://a:1", "", None],
 )
 def test_a_bad_url_is_refused_where_it_is_written(url: Any) -> None:
     exc, seconds = timed_failure(lambda: RedisDataStore.from_url(url))

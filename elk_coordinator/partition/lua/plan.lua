@@ -85,7 +85,5 @@ if n > 0 then
 end
 redis.call('HSET', KEYS[1], 'last', version, 'planned_version', version, 'max_id', text(max_id),
   'planned_by', ARGV[5] .. ' ' .. version)
--- Whoever is hungry still says so again, at once and not only after the leader's next look.
-if ARGV[2] ~= '' then redis.call('HDEL', KEYS[1], 'hungry') end
 if n > 0 then redis.pcall('PUBLISH', ARGV[4], 'work') end
 return {1, version}
