@@ -34,7 +34,7 @@ from elk_coordinator.runtime.threads import spawn
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(threadName)s %(name)s: %(message)s"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 #: Seconds for the store to answer at the start: with what Python needs to start itself, an error comes within 5 s.
-START_WITHIN = 4.0
+START_WITHIN = 3.5
 #: Seconds per call while giving back what is held, when a second signal came.
 GIVE_BACK_WITHIN = 1.0
 #: What errands put among the signals.

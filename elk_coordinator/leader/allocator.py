@@ -222,9 +222,7 @@ class Allocator(Role):
             self._low_water = low_water
         return Round(created, skipped_ids, exhausted, dry, state.last_id)
 
-    def _ask(
-        self, context: Any, state: PlanState, size: int, look_ahead: int, target: int, explore: bool
-    ) -> _Found:
+    def _ask(self, context: Any, state: PlanState, size: int, look_ahead: int, target: int, explore: bool) -> _Found:
         """Ask until the need is met or a batch is full: many short looks ahead make one creation."""
         held = state.pending + state.held
         need = min(target - held, MAX_BATCH)

@@ -75,7 +75,7 @@ class Steps(abc.ABC):
 
     @abc.abstractmethod
     def plan_state(self, calls_heard: bool = False) -> PlanState:
-        """Return where the plan stands; with *calls_heard* the mark of hungry workers goes: who still is calls again."""
+        """Return where the plan stands; *calls_heard* clears the mark of hungry workers: who still is calls again."""
 
     @abc.abstractmethod
     def note_round(self, term: int, low_water: int, exhausted_version: Optional[int]) -> bool:

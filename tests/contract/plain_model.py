@@ -266,14 +266,17 @@ class PlainModel:
 
     # ---------------------------------------------------------------- leases
 
-    def beat(self, stream: str, sequence: int, lease: float, claims: Sequence[Claim]) -> Set[Claim]:
+    def beat(
+        self, stream: str, sequence: int, lease: float, claims: Sequence[Claim], leaves_trace: bool = True
+    ) -> Set[Claim]:
         """Renew; return what is gone.
 
         :raises Stale: a later beat of the stream ran already.
         """
         if self.beats.get(stream, 0) > sequence:
             raise Stale
-        self.beats[stream] = sequence
+        if leaves_trace:
+            self.beats[stream] = sequence
         gone = set()
         for claim in claims:
             record = self.valid(claim)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from typing import Any, Dict, List, Optional, Set, Tuple
 
 import attr
@@ -76,6 +77,8 @@ class Life(RuleBasedStateMachine):
 
     backend: Any
     stores: List[Any]
+    #: What happened in all lives of a run, and how often: to see that they were eventful.
+    seen: "Counter[str]" = Counter()
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,12 +106,14 @@ class Life(RuleBasedStateMachine):
         )
         return Worker("w%d" % i, strategy)
 
-    @initialize(items=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(-1, 1)), max_size=5))
+    @initialize(
+        items=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.integers(-1, 1)), min_size=2, max_size=5)
+    )
     def begin(self, items: List[Tuple[int, int, int]]) -> None:
         at = 0
         wanted = []
         for number, (gap, width, priority) in enumerate(items, 1):
-            at += gap % 3
+            at += gap
             wanted.append(CreatePartition(number, at, at + width - 1, priority))
             at += width
         self.model.create(wanted)
@@ -124,15 +129,28 @@ class Life(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.tick(seconds)
 
-    @rule(seconds=st.sampled_from([1.0, 5.0, 30.0]))
+    @rule(
+        what=st.sampled_from(["nothing", "clock", "data", "worker"]),
+        seconds=st.sampled_from([1.0, 5.0, 30.0]),
+        worker=WORKERS,
+        often=st.integers(0, 2),
+    )
+    def something_happens(self, what: str, seconds: float, worker: int, often: int) -> None:
+        if what == "clock":
+            self.the_clock_goes_back(seconds)
+        elif what == "data" and often == 0:
+            self.the_store_loses_its_data()
+        elif what == "worker":
+            self.a_worker_is_replaced(worker)
+
     def the_clock_goes_back(self, seconds: float) -> None:
         self.tick(-seconds)
         self._somebody_remembers()
 
-    @rule()
     def the_store_loses_its_data(self) -> None:
         self.tick()
         self.backend.lose_data()
+        self.seen["data lost"] += bool(self.model.records)
         self.model.lose_data()
         self.versions.clear()
         self.progress.clear()
@@ -142,23 +160,20 @@ class Life(RuleBasedStateMachine):
 
     def _somebody_remembers(self) -> None:
         """Leave the residual of the guarantees out: data lost, clock set back, and a stranger speaks first."""
-        highest = max(self.tokens + self.terms + [0])
-        if not self.lost or self.clock.us > max(highest, self.highest_version):
+        highest = max(self.tokens + self.terms + [self.highest_version])
+        if not self.lost or self.clock.us > highest:
             return
         if not self.simple:
             if int(self.backend.raw.hget(self.backend.key("meta"), "last") or 0) >= highest:
                 return
             for worker in self.workers:
                 if worker.strategy.memory.floor >= highest:
-                    # Versions that no process remembers may come again under a clock that was set back.
-                    self.highest_version = 0
                     self._beat(worker, [])
                     return
         step = int(TICK * 1e6)
-        self.clock.move_to((max(highest, self.highest_version) // step + 1) * step)
+        self.clock.move_to((highest // step + 1) * step)
         self.tick()
 
-    @rule(worker=WORKERS)
     def a_worker_is_replaced(self, worker: int) -> None:
         """Killed and started again under its name: it remembers nothing."""
         old = self.workers[worker]
@@ -186,6 +201,7 @@ class Life(RuleBasedStateMachine):
             expected: Optional[List[int]] = self.model.create(items)
         except Conflict:
             expected = None
+        self.seen["create: %s" % ("conflict" if expected is None else "fine" if expected else "nothing new")] += 1
         if expected is None:
             with pytest.raises(RangeConflict):
                 strategy.create_partitions_if_not_exist(items)
@@ -203,7 +219,10 @@ class Life(RuleBasedStateMachine):
                     facts.pop(number, None)
         assert self.workers[worker].strategy.delete_partitions(numbers) == expected
 
-    @rule(worker=WORKERS)
+    @rule(worker=WORKERS, what=st.sampled_from(["stand_for_leader", "renew_term", "resign", "look_at_the_plan"]))
+    def lead(self, worker: int, what: str) -> None:
+        getattr(self, what)(worker)
+
     def stand_for_leader(self, worker: int) -> None:
         self.tick()
         me = self.workers[worker]
@@ -217,20 +236,17 @@ class Life(RuleBasedStateMachine):
         else:
             assert token is None
 
-    @rule(worker=WORKERS)
     def renew_term(self, worker: int) -> None:
         self.tick()
         me = self.workers[worker]
         expected = self.model.renew_term(me.term, TERM)
         assert me.strategy.store.renew_lock("leader", me.term, TERM) is expected
 
-    @rule(worker=WORKERS)
     def resign(self, worker: int) -> None:
         self.tick()
         me = self.workers[worker]
         assert me.strategy.store.release_lock("leader", me.term) is self.model.resign(me.term)
 
-    @rule(worker=WORKERS)
     def look_at_the_plan(self, worker: int) -> None:
         me = self.workers[worker]
         me.plans.append(me.strategy.plan_state())
@@ -240,11 +256,14 @@ class Life(RuleBasedStateMachine):
         widths=st.lists(st.integers(1, 4), max_size=3),
         skip=st.integers(0, 3),
         late=st.booleans(),
+        stand=st.booleans(),
     )
-    def plan(self, worker: int, widths: List[int], skip: int, late: bool) -> None:
-        """Plan behind the last planned ID; *late*: from a look of before."""
-        self.tick()
+    def plan(self, worker: int, widths: List[int], skip: int, late: bool, stand: bool) -> None:
+        """Plan behind the last planned ID; *late*: from a look of before, *stand*: for leader first."""
         me = self.workers[worker]
+        if stand and not self.model.leads(me.term):
+            self.stand_for_leader(worker)
+        self.tick()
         state = me.plans[-1] if late and me.plans else me.strategy.plan_state()
         present = me.strategy.plan_state()
         at = 0 if state.last is None else state.last[1] + 1
@@ -257,12 +276,15 @@ class Life(RuleBasedStateMachine):
         if not items and not skipped:
             return
         if not self.model.leads(me.term):
+            self.seen["plan of an old term"] += me.term > 1
             with pytest.raises(LeaseLost):
                 me.strategy.plan_partitions(state, me.term, items, skipped)
         elif state.version != present.version:
+            self.seen["plan of an old version"] += 1
             with pytest.raises(VersionConflict):
                 me.strategy.plan_partitions(state, me.term, items, skipped)
         else:
+            self.seen["planned"] += 1
             after = me.strategy.plan_partitions(state, me.term, items, skipped)
             self.model.add(items, skipped)
             assert after.version > state.version and after.last_id == at - 1
@@ -282,6 +304,18 @@ class Life(RuleBasedStateMachine):
             data.draw(st.sampled_from(pool), what) for _ in range(data.draw(st.integers(0, most), "how many " + what))
         ]
 
+    @rule(worker=WORKERS, free=st.integers(1, 3), prefetch=st.integers(0, 2), lease=st.sampled_from(LEASES))
+    def fetch(self, worker: int, free: int, prefetch: int, lease: float) -> None:
+        self._request(self.workers[worker], lease, free=free, prefetch=prefetch)
+
+    @rule(worker=WORKERS, outcome=st.sampled_from(list(Outcome)), delay=st.sampled_from([0.0, 2.0]), data=st.data())
+    def finish(self, worker: int, outcome: Outcome, delay: float, data: Any) -> None:
+        """Report one of the claims that hold something now."""
+        held = [claim for claim in self.claims[-20:] if self.model.held(claim)]
+        if held:
+            claim = data.draw(st.sampled_from(held), "claim")
+            self._request(self.workers[worker], LEASES[0], [Report(*claim, outcome, 3, "boom\n e", delay)])
+
     @rule(
         worker=WORKERS,
         free=st.integers(0, 3),
@@ -291,46 +325,53 @@ class Life(RuleBasedStateMachine):
         data=st.data(),
     )
     def turn(self, worker: int, free: int, prefetch: int, suspects: bool, lease: float, data: Any) -> None:
+        """Everything in one request, also what makes no sense."""
         reports = [
             Report(
                 *claim,
                 data.draw(st.sampled_from(list(Outcome)), "outcome"),
                 data.draw(st.integers(0, 3), "processed"),
-                data.draw(st.sampled_from([None, "boom\n e"]), "error"),
+                data.draw(st.sampled_from([None, "bang"]), "error"),
                 data.draw(st.sampled_from([0.0, 2.0]), "delay"),
             )
             for claim in self._some_claims(data, 3, "reports")
         ]
         starts = self._some_claims(data, 2, "starts")
-        me = self.workers[worker]
+        self._request(self.workers[worker], lease, reports, starts, free, prefetch, suspects)
+
+    def _request(self, me: Worker, lease: float, *what: Any, **more: Any) -> None:
         stream = me.strategy.stream("work")
-        number = me.strategy.next_sequence(stream)
-        self._turn(me, TurnRequest(me.name, stream, number, lease, reports, starts, free, prefetch, suspects))
-        me.turns.append(self.last)
+        request = TurnRequest(me.name, stream, me.strategy.next_sequence(stream), lease, *what, **more)
+        self._turn(me, request)
+        me.turns.append(request)
 
     def _turn(self, me: Worker, request: TurnRequest) -> None:
         self.tick()
-        self.last = request
         known = self.model.streams.get(request.stream)
         if known is not None and known[0] > request.sequence:
+            self.seen["turn too late"] += 1
             with pytest.raises(StateError):
                 me.strategy.turn(request)
             with pytest.raises(Stale):
                 self.model.turn(request, [])
             return
         repeated = known is not None and known[0] == request.sequence
+        self.seen["turn repeated"] += repeated
         turn = me.strategy.turn(request)
         answers, claims, statuses = self.model.turn(request, turn.granted)
         assert [r.status for r in turn.results] == answers
         assert [(p.partition_id, p.fencing_token) for p in turn.granted] == claims
         assert {p.partition_id: p.status for p in turn.granted} == statuses
         for report, answer in zip(request.reports, answers):
+            self.seen["%s -> %s" % (report.outcome.name, answer.value if answer else "refused")] += 1
             if answer is COMPLETED:
                 first = self.completed.setdefault(report.partition_id, report.token)
                 assert first == report.token, "a second completion was accepted"
         if not repeated:
             self._rose(self.tokens, [token for _, token in claims])
             self.claims += claims
+            for partition in turn.granted:
+                self.seen["granted %s%s" % (partition.status.value, " suspect" * partition.is_suspect)] += 1
             if request.free + request.prefetch:
                 left = [r for r in self.model.queue() if r.p.deliveries < 2]
                 assert turn.left == len(left)
@@ -344,13 +385,20 @@ class Life(RuleBasedStateMachine):
         assert all(token < 2**53 for token in tokens)
         row.extend(tokens)
 
-    @rule(worker=WORKERS)
+    @rule(worker=WORKERS, what=st.sampled_from(["again", "turn", "beat"]), back=st.integers(2, 4))
+    def a_request_comes_again(self, worker: int, what: str, back: int) -> None:
+        if what == "again":
+            self.the_last_turn_is_sent_again(worker)
+        elif what == "turn":
+            self.an_old_turn_arrives_late(worker, back)
+        else:
+            self.an_old_beat_arrives_late(worker, back - 1)
+
     def the_last_turn_is_sent_again(self, worker: int) -> None:
         me = self.workers[worker]
         if me.turns:
             self._turn(me, me.turns[-1])
 
-    @rule(worker=WORKERS, back=st.integers(2, 5))
     def an_old_turn_arrives_late(self, worker: int, back: int) -> None:
         me = self.workers[worker]
         if len(me.turns) >= back:
@@ -369,20 +417,19 @@ class Life(RuleBasedStateMachine):
 
     def _send_beat(self, me: Worker, request: BeatRequest) -> None:
         self.tick()
-        if self.simple and not request.claims:
-            # SIMPLE keeps no trace of a beat that changes nothing.
-            me.strategy.beat(request)
-            return
+        # SIMPLE keeps no trace of a beat that renews nothing.
+        leaves_trace = bool(request.claims) or not self.simple
         try:
-            gone = self.model.beat(request.stream, request.sequence, request.lease, request.claims)
+            gone = self.model.beat(request.stream, request.sequence, request.lease, request.claims, leaves_trace)
         except Stale:
             with pytest.raises(StateError):
                 me.strategy.beat(request)
         else:
+            self.seen["beat: held"] += len(set(request.claims) - gone)
+            self.seen["beat: gone"] += len(gone)
             assert me.strategy.beat(request).lost == gone
             assert me.name in {w.worker_id for w in me.strategy.workers()}
 
-    @rule(worker=WORKERS, back=st.integers(1, 4))
     def an_old_beat_arrives_late(self, worker: int, back: int) -> None:
         me = self.workers[worker]
         if len(me.beats) >= back:
@@ -396,6 +443,7 @@ class Life(RuleBasedStateMachine):
             low, high = (record.p.min_id, record.p.max_id) if record is not None else (0, 9)
             value = min(low + place, high)
             expected = self.model.checkpoint(claim, value, place + 1)
+            self.seen["checkpoint: %s" % expected] += 1
             assert self.workers[worker].strategy.save_checkpoint(*claim, value, place + 1) is expected
 
     @rule(worker=WORKERS, limit=st.sampled_from([MAX_BATCH, 1, 2]))
@@ -406,6 +454,7 @@ class Life(RuleBasedStateMachine):
         expected = self.model.sweep(limit, 0 if self.simple else int(strategy.lease * 1000))
         got = strategy.sweep(limit=limit)
         found = [(r.partition_id, r.token, r.deliveries, r.status) for r in got.reclaimed]
+        self.seen.update("reclaimed -> %s" % r.status.value for r in got.reclaimed)
         assert (sorted(found) if self.simple else found) == (sorted(expected) if self.simple else expected)
         assert got.more == (len(expected) == limit)
 
@@ -434,7 +483,7 @@ class Life(RuleBasedStateMachine):
             else:
                 me.strategy.release_partition(claim[0], me.name, token)
 
-    @rule(worker=WORKERS, number=st.integers(1, 12), preempt=st.booleans(), force=st.booleans())
+    @rule(worker=WORKERS, number=st.integers(1, 6), preempt=st.booleans(), force=st.booleans())
     def acquire(self, worker: int, number: int, preempt: bool, force: bool) -> None:
         self.tick()
         me = self.workers[worker]
@@ -555,4 +604,5 @@ def a_seed() -> int:
 def test_random_lives_agree_with_the_plain_model(backend: Any) -> None:
     seed = a_seed()
     print("ELK_SEED=%d" % seed)
-    live(backend, seed, examples=int(os.environ.get("ELK_EXAMPLES") or 40), steps=40)
+    live(backend, seed, examples=int(os.environ.get("ELK_EXAMPLES") or 40), steps=60)
+    print(", ".join("%s: %d" % item for item in sorted(Life.seen.items())))

@@ -17,10 +17,11 @@ NO_TERM_CHECK = ["partition/plan", "if term ~= ARGV[2] then", "if false then"]
 def test_a_lost_leader_is_replaced_within_its_lease_and_2_seconds_and_one_that_stops_within_1(
     new_fleet: MakeFleet,
 ) -> None:
-    fleet = new_fleet(4000)
+    fleet = new_fleet(8000)
     # Each question takes some time, so the leader is killed in the middle of planning.
+    options = {"max_pending_partitions": 30, "task_window_size": 6}
     for name in ("a", "b", "c"):
-        fleet.start(name, {"pause": 0.02}, planner={"pause": 0.02}, options={"max_pending_partitions": 30})
+        fleet.start(name, {"pause": 0.05}, planner={"pause": 0.02}, options=options)
     first = fleet.leader()
     fleet.wait_completed(30)
     first.wait_for("asked", since=now())
@@ -35,7 +36,7 @@ def test_a_lost_leader_is_replaced_within_its_lease_and_2_seconds_and_one_that_s
     third = fleet.wait_told("became_leader", since=stopped)
     after_stop = third["t"] - stopped
     stopping.ended()
-    fleet.wait_completed(done + 30)
+    fleet.wait_completed(done + 60)
     fleet.wait_done()
     fleet.end()
     tally = fleet.check()

@@ -118,9 +118,7 @@ def test_a_black_hole_longer_than_the_lease_is_seen_by_the_worker_before_another
         fleet = new_fleet(2000, name, size=200)
         proxy = new_proxy(fleet.url)
         # One worker sits behind the black hole with three partitions; the other leads and does not.
-        fleet.partitions.create_partitions_if_not_exist(
-            [CreatePartition(n, 200 * n - 199, 200 * n) for n in (1, 2, 3)]
-        )
+        fleet.partitions.create_partitions_if_not_exist([CreatePartition(n, 200 * n - 199, 200 * n) for n in (1, 2, 3)])
         fleet.start("cut-off", slow, planner=False, url=proxy.url, wait=False, **config)
         cases.append((fleet, proxy))
     for fleet, _ in cases:

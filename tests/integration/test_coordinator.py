@@ -791,9 +791,7 @@ def listener(backlog: int = 16) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("how", ["nothing listens", "never answers", "no such host"])
-def test_a_store_that_cannot_be_reached_is_a_clear_error_within_5_seconds(
-    build: Build, how: str
-) -> None:
+def test_a_store_that_cannot_be_reached_is_a_clear_error_within_5_seconds(build: Build, how: str) -> None:
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(listener())
         if how == "nothing listens":
@@ -810,9 +808,7 @@ def test_a_store_that_cannot_be_reached_is_a_clear_error_within_5_seconds(
         assert coordinator.stop() is True
 
 
-def test_the_same_object_starts_once_the_server_is_up(
-    build: Build, new_server: Callable[..., EmbeddedServer]
-) -> None:
+def test_the_same_object_starts_once_the_server_is_up(build: Build, new_server: Callable[..., EmbeddedServer]) -> None:
     server = new_server()
     with contextlib.closing(RedisDataStore.from_url(server.url, timeout=0.5)) as store:
         server.kill()

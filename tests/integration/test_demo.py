@@ -32,7 +32,10 @@ class Demo:
             # A session of its own, so that a signal can be sent to the group as a terminal does.
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "elk_coordinator", "demo", *args],
-                stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
             )
 
     @property

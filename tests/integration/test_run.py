@@ -19,7 +19,7 @@ from elk_coordinator.testing import EmbeddedServer, wait_until
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 #: Marks on disk tell the test what the processor does; MODE says how it behaves.
-WORK = '''
+WORK = """
 import os, pathlib, threading
 
 HERE = pathlib.Path(__file__).parent
@@ -55,7 +55,7 @@ class Plan:
 class Needs:
     def __init__(self, url):
         pass
-'''
+"""
 
 
 class Elk:
@@ -73,7 +73,11 @@ class Elk:
         environment.update(variables, ELK_REDIS_URL=self.url, ELK_NAMESPACE=self.namespace, PYTHONPATH=str(ROOT))
         process = subprocess.Popen(
             [sys.executable, "-m", "elk_coordinator", *args],
-            cwd=str(self.directory), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=str(self.directory),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self.started.append(process)
         return process
@@ -86,7 +90,14 @@ class Elk:
     def worker(self, mode: str, *args: str) -> "subprocess.Popen[str]":
         """Start a worker with a window of 1 and wait until its first partition has begun."""
         process = self.start(
-            "run", "work:Work", "work:Plan", "--set", "task_window_size=1", "--set", "heartbeat_interval=1", *args,
+            "run",
+            "work:Work",
+            "work:Plan",
+            "--set",
+            "task_window_size=1",
+            "--set",
+            "heartbeat_interval=1",
+            *args,
             MODE=mode,
         )
         wait_until(lambda: self.marks("started") or process.poll() is not None, 20.0, "the first partition to start")
@@ -131,7 +142,14 @@ def test_until_done_does_the_work_and_exits_with_0(elk: Elk, partitions: Any) ->
 
 def test_until_done_exits_with_3_when_some_failed(elk: Elk, partitions: Any) -> None:
     done = elk.call(
-        "run", "work:Work", "work:Plan", "--until-done", "--set", "max_attempts=2", "--set", "retry_backoff=0.05,0.1",
+        "run",
+        "work:Work",
+        "work:Plan",
+        "--until-done",
+        "--set",
+        "max_attempts=2",
+        "--set",
+        "retry_backoff=0.05,0.1",
         MODE="fails",
     )
     assert done.returncode == 3, done.stderr

@@ -984,9 +984,7 @@ def test_whatever_turns_are_lost_every_partition_is_completed_once(real: Real, s
 
 
 def test_control_without_the_memory_of_the_last_request_the_same_faults_lose_claims(real: Real) -> None:
-    real.strategy.store.scripts.replace(
-        "partition/work", "if tonumber(seq) == tonumber(ARGV[2]) then", "if false then"
-    )
+    real.strategy.store.scripts.replace("partition/work", "if tonumber(seq) == tonumber(ARGV[2]) then", "if false then")
     done = drain_with_faults(real, 0)
     assert done != set(range(1, 201)), "claims whose answer was lost stay leased to nobody's knowledge"
 

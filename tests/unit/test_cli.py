@@ -180,7 +180,13 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 STATS = PartitionStats(
-    total=2000, pending=10, claimed=1, running=2, completed=1986, failed=1, completion_rate=0.993,
+    total=2000,
+    pending=10,
+    claimed=1,
+    running=2,
+    completed=1986,
+    failed=1,
+    completion_rate=0.993,
     last_allocated_id=10**15,
 )
 
@@ -227,8 +233,13 @@ def test_verify_exits_with_1_when_something_is_wrong(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     report = VerifyReport(
-        problems=problems, info=["2 partitions in flight"], partitions=3, planned_ids=1234567, partition_ids=1234567,
-        skipped_ids=0, counts={},
+        problems=problems,
+        info=["2 partitions in flight"],
+        partitions=3,
+        planned_ids=1234567,
+        partition_ids=1234567,
+        skipped_ids=0,
+        counts={},
     )
     answer()
     monkeypatch.setattr(verify, "audit", lambda strategy: report)
@@ -242,9 +253,7 @@ def test_verify_exits_with_1_when_something_is_wrong(
     assert document["planned_ids"] == 1234567 and document["namespace"] == "orders"
 
 
-def test_an_error_of_the_store_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_error_of_the_store_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(args: argparse.Namespace) -> Any:
         raise StoreError("NOAUTH\n  Authentication required")
 
@@ -377,8 +386,20 @@ def test_the_demo_notices_the_first_signal_at_its_next_look_and_the_second_break
 
 def settings(path: str, **changes: Any) -> DemoSettings:
     original = DemoSettings(
-        namespace="demo", redis_url="", sqlite=path, postgres=None, schema="", rows=2000, workers=2, seed=1,
-        partition_size=100, batch_size=25, pause=0.0, least_pause=0.0, unlucky_order=1, fenced=True,
+        namespace="demo",
+        redis_url="",
+        sqlite=path,
+        postgres=None,
+        schema="",
+        rows=2000,
+        workers=2,
+        seed=1,
+        partition_size=100,
+        batch_size=25,
+        pause=0.0,
+        least_pause=0.0,
+        unlucky_order=1,
+        fenced=True,
         parent_pid=os.getpid(),
     )
     return attr.evolve(original, **changes)
@@ -566,8 +587,15 @@ def test_on_a_terminal_events_appear_above_the_line_that_is_redrawn() -> None:
 
 @pytest.mark.parametrize(
     "value, text",
-    [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.4, "59 s"), (59.7, "1 min 0 s"), (200, "3 min 20 s"),
-     (18600, "5 h 10 min")],
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.7, "1 min 0 s"),
+        (200, "3 min 20 s"),
+        (18600, "5 h 10 min"),
+    ],
 )
 def test_durations_are_for_people(value: float, text: str) -> None:
     assert common.seconds(value) == text

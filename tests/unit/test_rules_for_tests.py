@@ -12,10 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 BREAKERS = {
     "a test that hangs in a lock": (
-        "import threading, pytest\n"
-        "@pytest.mark.timeout(0.3)\n"
-        "def test_it():\n"
-        "    threading.Event().wait()\n",
+        "import threading, pytest\n@pytest.mark.timeout(0.3)\ndef test_it():\n    threading.Event().wait()\n",
         "took longer than 0.3 s",
     ),
     "a test that swallows every exception": (

@@ -505,7 +505,7 @@ def test_the_traceback_is_kept_without_our_own_frames(bench: Bench) -> None:
     error = bench.run(process).error or ""
     assert error.rstrip().endswith("OSError: the database is down")
     assert "in deeper" in error and "in process" in error and "deeper()" in error
-    assert "runner.py\", line" not in error.replace("test_runner.py", "")
+    assert 'runner.py", line' not in error.replace("test_runner.py", "")
 
 
 @pytest.mark.parametrize("text", ["x" * 10_000, "\u20ac" * 10_000])

@@ -431,9 +431,7 @@ def test_simulated_server_is_labelled_and_obeys_the_same_commands(monkeypatch: p
             server.flush()
 
 
-def test_no_server_at_all_says_what_was_tried_and_what_to_do(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_server_at_all_says_what_was_tried_and_what_to_do(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_WHEELS", ())
     monkeypatch.setenv("PATH", "/nowhere")
     # The simulation has no passwords, so it is no way out here.

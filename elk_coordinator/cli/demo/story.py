@@ -172,8 +172,7 @@ class Story:
         self._database.insert_orders(orders(ids))
         self._attention.check()
         self._screen.say(
-            "TABLE     orders: %s with ids %d to %d, holes in between"
-            % (count(len(ids), "row"), ids[0], ids[-1])
+            "TABLE     orders: %s with ids %d to %d, holes in between" % (count(len(ids), "row"), ids[0], ids[-1])
         )
         for number in range(1, self._settings.workers + 1):
             self._crew.hire("worker-%d" % number)
@@ -281,4 +280,3 @@ class Story:
 def _tail(path: str, lines: int = 12) -> str:
     with open(path, "rb") as log:
         return b"".join(log.readlines()[-lines:]).decode("utf-8", "replace").rstrip()
-

@@ -140,7 +140,12 @@ class Invoices:
         lo, hi = ctx.partition.min_id, ctx.partition.max_id
         in_the_middle = first > lo and len(invoices) > 0
         held = self._gate.enter(
-            in_the_middle, partition=ctx.partition.partition_id, lo=lo, hi=hi, first=first, last=last,
+            in_the_middle,
+            partition=ctx.partition.partition_id,
+            lo=lo,
+            hi=hi,
+            first=first,
+            last=last,
             token=ctx.fencing_token,
         )
         # From here to the commit nothing looks at ctx: this is the write of a worker that believes in its lease.
@@ -153,7 +158,11 @@ class Invoices:
                 (self._settings.namespace, lo, hi, first, last, refusal.token, refusal.current, self._worker),
             )
             self._voice.tell(
-                "refused", partition=ctx.partition.partition_id, first=first, last=last, token=refusal.token,
+                "refused",
+                partition=ctx.partition.partition_id,
+                first=first,
+                last=last,
+                token=refusal.token,
                 current=refusal.current,
             )
             raise
@@ -184,8 +193,10 @@ class Orders:
     def has_data(self, ctx: PlannerContext, min_id: int, max_id: int) -> bool:
         """Whether a range holds any order."""
         return bool(
-            self._db.scalar("SELECT count(*) FROM (SELECT 1 FROM orders WHERE id BETWEEN ? AND ? LIMIT 1) AS found",
-                            (min_id, max_id))
+            self._db.scalar(
+                "SELECT count(*) FROM (SELECT 1 FROM orders WHERE id BETWEEN ? AND ? LIMIT 1) AS found",
+                (min_id, max_id),
+            )
         )
 
 
@@ -201,8 +212,12 @@ class Reporter(Listener):
     def on_partition_retried(self, event: Event) -> None:
         error = str(event.facts.get("error"))
         self._voice.tell(
-            "retry", partition=event.facts.get("partition_id"), attempt=event.facts.get("attempt"),
-            delay=event.facts.get("delay"), error=error[-300:], scripted=ScriptedFailure.__name__ in error,
+            "retry",
+            partition=event.facts.get("partition_id"),
+            attempt=event.facts.get("attempt"),
+            delay=event.facts.get("delay"),
+            error=error[-300:],
+            scripted=ScriptedFailure.__name__ in error,
         )
 
     def on_partition_failed(self, event: Event) -> None:
@@ -212,7 +227,9 @@ class Reporter(Listener):
 
     def on_write_refused(self, event: Event) -> None:
         self._voice.tell(
-            "report_refused", partition=event.facts.get("partition_id"), token=event.facts.get("token"),
+            "report_refused",
+            partition=event.facts.get("partition_id"),
+            token=event.facts.get("token"),
             what=str(event.facts.get("what")),
         )
 
