@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pathlib
 import platform
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -559,20 +558,6 @@ def test_an_applications_multiprocess_directory_stays_empty(tmp_path: pathlib.Pa
         [sys.executable, "-c", script], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60
     )
     assert (run.returncode, run.stdout.decode().strip()) == (0, "fine")
-
-
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on PATH")
-def test_promtool_accepts_all_but_the_two_inherited_names(metrics: Metrics) -> None:
-    metrics.http_route("/health")
-    run = subprocess.run(
-        ["promtool", "check", "metrics"],
-        input=metrics.exposition()[0],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=60,
-    )
-    complaints = [line.split(" ")[0] for line in run.stdout.decode().splitlines()]
-    assert sorted(complaints) == [P + "active_workers_count", P + "partitions_total"]
 
 
 def test_names_follow_the_conventions_but_for_the_two_inherited_ones() -> None:
