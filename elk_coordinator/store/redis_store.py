@@ -300,8 +300,11 @@ class _Link:
         except redis.RedisError as exc:
             self._after(exc)
             raise translate(exc) from exc
-        except OSError as exc:
-            raise StoreUnavailable("the store could not be reached: %s" % exc) from exc
+        except (OSError, ValueError, AttributeError, TypeError) as exc:
+            # close() from another thread takes the socket away under the call, and the driver stumbles over it.
+            if isinstance(exc, OSError) or self.closed.is_set():
+                raise StoreUnavailable("the store could not be reached: %s" % exc) from exc
+            raise
 
     def command(self, *words: Arg) -> Any:
         client = self.client()
@@ -310,8 +313,11 @@ class _Link:
         except redis.RedisError as exc:
             self._after(exc)
             raise translate(exc) from exc
-        except OSError as exc:
-            raise StoreUnavailable("the store could not be reached: %s" % exc) from exc
+        except (OSError, ValueError, AttributeError, TypeError) as exc:
+            # close() from another thread takes the socket away under the call, and the driver stumbles over it.
+            if isinstance(exc, OSError) or self.closed.is_set():
+                raise StoreUnavailable("the store could not be reached: %s" % exc) from exc
+            raise
 
     def _after(self, exc: Exception) -> None:
         if str(exc).startswith(_RECONNECT) or isinstance(exc, driver.ReadOnlyError):

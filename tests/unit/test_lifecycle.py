@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import concurrent.futures.thread
+import contextlib
 import os
 import pathlib
 import queue
@@ -28,16 +29,17 @@ IN_TIME = 8.0
 
 #: What every script begins with; ``worker()`` starts a coordinator whose processor is ``process``.
 PRELUDE = """
-import os, signal, sys, threading
+import faulthandler, os, signal, sys, threading
 from elk_coordinator import Coordinator, ForkedError, RedisDataStore
 
+faulthandler.enable()  # SIGABRT shows the stacks of all threads
 url, namespace = sys.argv[1:3]
 for_ever = threading.Event()
 running = threading.Event()
 
 
 def say(what):
-    print(what, flush=True)
+    os.write(1, (what + chr(10)).encode())  # whole lines, whoever else says something
 
 
 class Planner:
@@ -77,7 +79,7 @@ class Child:
         self.process = subprocess.Popen(
             [sys.executable, "-c", PRELUDE + script, url, namespace],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-            cwd=str(ROOT),
+            cwd=str(ROOT), start_new_session=True,
         )  # fmt: skip
         self.lines: "queue.SimpleQueue[Optional[str]]" = queue.SimpleQueue()
         self.errors: List[str] = []
@@ -96,10 +98,21 @@ class Child:
     def expect(self, what: str, timeout: float = 30.0) -> None:
         """Wait for a line; other lines before it are passed over."""
         while True:
-            line = self.lines.get(timeout=timeout)
+            try:
+                line = self.lines.get(timeout=timeout)
+            except queue.Empty:
+                self.fail("it did not say %r within %g s" % (what, timeout))
             if line == what:
                 return
-            assert line is not None, "it ended without saying %r; stderr: %s" % (what, "".join(self.errors))
+            if line is None:
+                self.fail("it ended without saying %r" % what)
+
+    def fail(self, why: str) -> None:
+        """Fail the test with *why*, and with what the process said and does."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGABRT)
+        self._readers[1].join(5)
+        pytest.fail("%s; stderr:\n%s" % (why, "".join(self.errors)))
 
     def tell(self, line: str = "go") -> None:
         assert self.process.stdin is not None
@@ -109,16 +122,17 @@ class Child:
     def code(self, timeout: float = IN_TIME) -> int:
         """Return the exit code; fails when it does not end in time."""
         try:
-            code = self.process.wait(timeout)
+            self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            pytest.fail("it did not end within %g s; stderr: %s" % (timeout, "".join(self.errors)))
+            self.fail("it did not end within %g s" % timeout)
         for reader in self._readers:
             reader.join(10)
-        return code
+        return int(self.process.returncode)
 
     def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
+        # With its own children, which hold the pipes too.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for reader in self._readers:
             reader.join(10)
