@@ -597,7 +597,9 @@ def live(backend: Any, seed: int, examples: int, steps: int, shrink: bool = True
 
 
 def a_seed() -> int:
-    return int(os.environ.get("ELK_SEED") or random.SystemRandom().randrange(2**32))
+    # The same lives in every CI run, so that a failure there is of the change and not of the dice; new ones by hand.
+    given = os.environ.get("ELK_SEED") or ("20261123" if os.environ.get("CI") else "")
+    return int(given or random.SystemRandom().randrange(2**32))
 
 
 @pytest.mark.timeout(120)
