@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, List, Mapping, Optional, Sequence, Set, Tuple
 
+import attr
+
 from elk_coordinator.errors import (
     ConfigError,
     IllegalTransition,
@@ -101,7 +103,7 @@ class PartitionStrategy(Planning):
         """Store changed ``options``, ``error`` and, while it is pending, ``priority``; return it as it is now.
 
         :param expected_version: default the version of *partition*, so that what changed since is not overwritten.
-        :param upsert: create it when there is none. :param force: whatever its version is.
+        :param upsert: create it, as pending, when there is none. :param force: whatever its version is.
         :raises VersionConflict: it changed meanwhile. :raises IllegalTransition: anything else differs.
         :raises PartitionNotFound: there is none, or it is completed.
         """
@@ -112,10 +114,22 @@ class PartitionStrategy(Planning):
         except PartitionNotFound:
             if not upsert:
                 raise
+            if partition.status is not PartitionStatus.PENDING:
+                raise IllegalTransition(
+                    "partition %d: there is none, and one begins as pending, not as %s"
+                    % (partition.partition_id, partition.status.value)
+                ) from None
             item = CreatePartition(
                 partition.partition_id, partition.min_id, partition.max_id, partition.priority, partition.options
             )
-            return (self.create_partitions_if_not_exist([item]) or [self.get_partition(partition.partition_id)])[0]
+            created = self.create_partitions_if_not_exist([item])
+            if not created:
+                # Somebody else was quicker: then it is an update of theirs.
+                return self.update_partition(partition, expected_version, False, force)
+            if not partition.error:
+                return created[0]
+            self._update(attr.evolve(created[0], error=partition.error), created[0].version)
+            return self.get_partition(partition.partition_id)
         expected = None if force else (partition.version if expected_version is None else expected_version)
         if expected is not None and expected != before.version:
             raise VersionConflict("partition %d" % partition.partition_id, expected, before.version)
