@@ -47,6 +47,10 @@ def lease_margin(lease: float) -> float:
     return lease * MARGIN
 
 
+#: The largest task window, also one made larger at run time: the pool of threads is made for it once.
+LARGEST_WINDOW = 1000
+
+
 def _refuse(name: str, value: Any, rule: str) -> ConfigError:
     return ConfigError("%s: %s (got %r)" % (name, rule, value))
 
@@ -211,7 +215,7 @@ class CoordinatorConfig:
     #: No round leaves more than this many pending + claimed + running.
     max_pending_partitions: int = attr.ib(default=1000, validator=_whole(1, 10_000_000))
     #: Partitions one worker runs at the same time.
-    task_window_size: int = attr.ib(default=3, validator=_whole(1, 1000))
+    task_window_size: int = attr.ib(default=3, validator=_whole(1, LARGEST_WINDOW))
     #: Whether a worker's claim may take partitions whose lease ran out.
     allow_preemption: bool = attr.ib(default=True, validator=_flag)
     #: Attempts of a failing partition.
@@ -347,6 +351,15 @@ def _from_text(name: str, text: str) -> Any:
         return json.loads(word)
     except ValueError as exc:
         raise ConfigError("%s: %r is neither a number, true, false, none nor JSON" % (name, text)) from exc
+
+
+def check_window_size(value: Any) -> int:
+    """Return *value* if it may become the size of a task window.
+
+    :raises ConfigError: when the option ``task_window_size`` would refuse it.
+    """
+    _whole(1, LARGEST_WINDOW)(None, attr.fields(CoordinatorConfig).task_window_size, value)
+    return int(value)
 
 
 def new_nonce() -> str:

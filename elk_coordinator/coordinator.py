@@ -282,6 +282,16 @@ class Coordinator:
                 "(gunicorn: in post_fork; uWSGI: lazy-apps)" % self._pid
             )
 
+    def resize_window(self, size: int) -> None:
+        """Change how many partitions this worker runs at the same time, now; what runs too many may end.
+
+        :raises ConfigError: when *size* is no legal ``task_window_size``; nothing is changed.
+        """
+        self._check_fork()
+        before = self._window.size
+        self._window.resize(size)
+        self._logger.info("task window resized from %d to %d", before, size)
+
     # ---------------------------------------------------------------- what the parts ask and tell (assembly.Owner)
 
     def may_claim(self) -> bool:

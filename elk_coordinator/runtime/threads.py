@@ -22,6 +22,8 @@ from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.retry import backoff_delay
 
 MAX_RESTARTS = 5
+#: Least seconds between two looks after dead roles; so long every loop waits at most while one is dead.
+_LOOK = 0.5
 
 
 class Role(abc.ABC):
@@ -140,7 +142,7 @@ class RoleThread:
             self._turn_began = None
             self._crew.supervise()
             if delay > 0 and not self._stop.is_set():
-                clock.wait(role.wake, delay)
+                clock.wait(role.wake, self._crew.patience(delay))
 
     def _failed(self, exc: Exception) -> None:
         self.failures += 1
@@ -201,6 +203,8 @@ class Crew:
         self._threads: Dict[str, RoleThread] = {}
         self._lock = threading.Lock()
         self._looked_at = clock.monotonic()
+        #: Roles that died and may be started again.
+        self._dead: "set[str]" = set()
 
     def add(self, role: Role) -> None:
         """Add a role; its thread starts with :meth:`start`."""
@@ -216,20 +220,35 @@ class Crew:
             self._looked_at = self._clock.monotonic()
 
     def died(self, name: str, error: str) -> None:
-        """Take note that a thread ended by an error."""
+        """Take note that a thread ends by an error; called by that thread."""
+        self._dead.add(name)
+        # All others take a turn and then look after it, however long they meant to wait.
+        for other, thread in self._threads.items():
+            if other != name:
+                thread.role.wake.set()
         self._on_death(name, error)
+
+    def patience(self, delay: float) -> float:
+        """Return how long a loop that meant to wait *delay* seconds may: not for long while a role is dead."""
+        return min(delay, _LOOK) if self._dead else delay
 
     def supervise(self) -> None:
         """Start dead roles again; called by every loop after its turn, so that any living role looks after the rest."""
         now = self._clock.monotonic()
-        if now - self._looked_at < 0.5 or not self._lock.acquire(False):
+        if now - self._looked_at < _LOOK or not self._lock.acquire(False):
             return
         try:
             self._looked_at = now
-            for thread in self._threads.values():
-                if not thread.alive and not thread.stopping and thread.restarts < MAX_RESTARTS:
+            for name, thread in self._threads.items():
+                if thread.alive:
+                    continue
+                if not thread.stopping and thread.restarts < MAX_RESTARTS:
                     thread.restarts += 1
+                    # Before the start: it may die again at once.
+                    self._dead.discard(name)
                     thread.start()
+                else:
+                    self._dead.discard(name)
         except RuntimeError as exc:
             # The system gives no more threads; whoever looked after the dead one must not die of it.
             self._logger.error("a dead thread could not be started again: %s", exc)

@@ -31,6 +31,8 @@ BRIDGE_TURNS = 3.0
 BRIDGE_SECONDS = 0.05
 #: A prefetched task that found no slot for so long goes back: others may be idle.
 HOARD_SECONDS = 2.0
+#: More than ever wait.
+MAX_KEPT = 10**9
 
 
 class Claimer(Role):
@@ -203,9 +205,14 @@ class Claimer(Role):
         closed = not self._may_claim()
         doubtful = self._breaker is not None and self._breaker.allowance() is not None
         now = self._clock.monotonic()
+        # A window made smaller keeps no more than it would fetch now, those that waited longest.
+        room = [self._room() if self.window.has_shrunk() else MAX_KEPT]
 
         def keep(task: Task) -> bool:
             if closed or task.reason() is not None or now - task.granted_at >= HOARD_SECONDS:
+                return False
+            room[0] -= 1
+            if room[0] < 0:
                 return False
             # A probe is about to get its slot.
             return not doubtful or (task.permit is not None and task.permit.probe)
@@ -214,6 +221,10 @@ class Claimer(Role):
             self._return(task)
         if self._breaker is not None and self.window.hung:
             self._settle_hung(self._breaker)
+
+    def _room(self) -> int:
+        """Return how many waiting tasks the window has a use for: a slot each, and prefetch."""
+        return max(0, self.window.size - self.window.load()[0]) + self._prefetch()
 
     def _settle_hung(self, breaker: CircuitBreaker) -> None:
         """Settle the permits of hung tasks: those may never end, and probes must not wait for them for ever."""

@@ -124,7 +124,12 @@ class Task:
                 self.saved, self.saved_processed = checkpoint, processed
 
     def wait(self, timeout: Optional[float]) -> bool:
-        """Wait until cancelled or *timeout* seconds passed; return whether cancelled."""
+        """Wait until cancelled or *timeout* seconds passed; return whether cancelled.
+
+        :raises ValueError: for NaN, which is neither over nor ahead: the wait would spin.
+        """
+        if timeout is not None and timeout != timeout:
+            raise ValueError("a wait needs a number of seconds, not %r" % (timeout,))
         until = None if timeout is None else self._clock.monotonic() + timeout
         with self._lock:
             if self._wake is None:

@@ -15,9 +15,11 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Deque, Dict, List, Optional, Tuple
 
+from elk_coordinator.config import LARGEST_WINDOW, check_window_size
 from elk_coordinator.model import CancelReason, Report
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.lifecycle import abandon
+from elk_coordinator.runtime.threads import spawn
 from elk_coordinator.worker.context import Task
 
 #: Threads of the pool: this many times the largest window, so that replaced slots find one.
@@ -39,9 +41,10 @@ class TaskWindow:
         clock: Clock,
         logger: logging.Logger,
         finished: threading.Event,
-        largest: Optional[int] = None,
     ) -> None:
-        self.size = size
+        self._size = size
+        self._namespace = namespace
+        self._shrunk = False
         self._run = run
         self._clock = clock
         self._logger = logger
@@ -56,9 +59,43 @@ class TaskWindow:
         self._busy = 0.0
         self._ending = False
         self._idle = threading.Condition(self._lock)
+        # Made for the largest window there may ever be: a bound costs nothing, threads are made as they are needed.
         self._pool = ThreadPoolExecutor(
-            max_workers=POOL_FACTOR * (largest or size), thread_name_prefix="elk-task-%s" % namespace
+            max_workers=POOL_FACTOR * LARGEST_WINDOW, thread_name_prefix="elk-task-%s" % namespace
         )
+
+    # ---------------------------------------------------------------- size
+
+    @property
+    def size(self) -> int:
+        """Tasks that may run at the same time."""
+        return self._size
+
+    def resize(self, size: int) -> None:
+        """Change how many tasks may run at the same time, now and in any thread.
+
+        Larger: waiting tasks start at once, and the claimer is woken to get more. Smaller: what runs may end, nothing
+        starts until fewer than *size* run, and the claimer gives back what waits beyond that.
+
+        :raises ConfigError: when *size* is no whole number from 1 to ``LARGEST_WINDOW``; nothing is changed.
+        """
+        size = check_window_size(size)
+        with self._lock:
+            self._shrunk = self._shrunk or size < self._size
+            self._size = size
+            self._idle.notify_all()
+        if threading.current_thread().daemon:
+            self._fill()
+        else:
+            # Threads of the pool inherit being a daemon from whoever makes them start.
+            spawn("elk-resize-%s" % self._namespace, self._fill)
+        self._finished_event.set()
+
+    def has_shrunk(self) -> bool:
+        """Return whether the window was made smaller since the last call; asked by the claimer alone."""
+        with self._lock:
+            shrunk, self._shrunk = self._shrunk, False
+            return shrunk
 
     # ---------------------------------------------------------------- from the claimer
 

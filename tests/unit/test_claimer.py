@@ -504,6 +504,47 @@ def test_a_hoarded_task_goes_back_so_that_others_get_it(make: Make) -> None:
 # ---------------------------------------------------------------- when it may not claim
 
 
+def test_a_window_made_smaller_gives_back_what_it_has_no_use_for_and_asks_for_less(make: Make) -> None:
+    bench = make(size=4)
+    bench.strategy.grant(running=4, claimed=3)
+    bench.turn()
+    bench.wait_started(4)
+    bench.window.resize(2)
+    assert bench.claimer.wake.is_set()
+    bench.turn()
+    assert [report.outcome for report in bench.strategy.last.reports] == [Outcome.RELEASED] * 3
+    assert (bench.strategy.last.free, bench.strategy.last.prefetch) == (0, 0)
+    bench.end(1, 2)
+    bench.turn()
+    assert bench.strategy.last.free == 0, "two run, and two may"
+    bench.end(3)
+    bench.turn()
+    assert bench.strategy.last.free == 1
+
+
+def test_a_window_made_smaller_keeps_those_that_waited_longest_for_its_free_slots(make: Make) -> None:
+    bench = make(size=6)
+    bench.claimer._prefetch = lambda: 2  # type: ignore[attr-defined]
+    bench.strategy.grant(running=6, claimed=5)
+    bench.turn()
+    bench.wait_started(6)
+    bench.window.resize(5)
+    bench.turn()
+    assert [report.partition_id for report in bench.strategy.asked[1].reports] == [9, 10, 11]
+    assert bench.window.load() == (6, 2)
+
+
+def test_a_larger_window_asks_for_more_with_its_next_turn(make: Make) -> None:
+    bench = make(size=1)
+    bench.strategy.grant(running=1)
+    bench.turn()
+    bench.wait_started(1)
+    bench.window.resize(4)
+    assert bench.claimer.wake.is_set()
+    bench.turn()
+    assert bench.strategy.last.free == 3
+
+
 def test_while_stopping_or_paused_it_claims_nothing_and_gives_back_what_waits(make: Make) -> None:
     bench = make(size=1)
     bench.strategy.grant(1, 2)

@@ -91,6 +91,12 @@ def test_the_lease_is_lost_by_the_clock_alone_without_any_thread() -> None:
     assert bench.task.lost()
 
 
+@pytest.mark.parametrize("wait", [lambda ctx: ctx.wait, lambda ctx: ctx.cancelled.wait], ids=["wait", "cancelled"])
+def test_a_wait_for_nan_is_refused_instead_of_spinning(wait: Callable[[Any], Callable[[float], bool]]) -> None:
+    with pytest.raises(ValueError, match="nan"):
+        wait(Bench().ctx)(float("nan"))
+
+
 def test_a_frozen_worker_sees_the_loss_at_its_first_look() -> None:
     bench = Bench()
     bench.clock.advance(1e6)

@@ -261,6 +261,25 @@ def test_an_error_outside_the_turn_kills_and_restarts_as_well(bench: Bench) -> N
     wait_until(lambda: role.turns == 2)
 
 
+def test_the_dead_do_not_wait_for_the_next_turn_of_the_living(bench: Bench) -> None:
+    def die() -> None:
+        if mortal.turns == 1:
+            raise SystemExit
+
+    gate = threading.Event()
+    other = bench.add("other", wait=1000.0)
+    mortal = bench.add("mortal", lambda: (gate.wait(20), die()))
+    bench.crew.start()
+    # The only other role sleeps until far ahead when the death comes.
+    wait_until(lambda: bench.clock.waiting == 1)
+    gate.set()
+    wait_until(lambda: not mortal.threads[0].is_alive())
+    wait_until(lambda: other.turns == 2 and bench.clock.waiting == 1, what="the other one to be woken")
+    bench.clock.advance(0.5)
+    wait_until(lambda: mortal.turns == 2 and bench.clock.waiting == 2, what="a restart")
+    assert bench.clock.waits[-2:].count(1000.0) == 1, "with nobody dead it may sleep again"
+
+
 def test_a_role_that_goes_on_dying_stays_dead_and_health_says_so(bench: Bench) -> None:
     def die() -> None:
         raise SystemExit("again")

@@ -6,11 +6,13 @@ import collections
 import concurrent.futures.thread
 import itertools
 import logging
+import random
 import threading
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
 
+from elk_coordinator.errors import ConfigError
 from elk_coordinator.model import CancelReason, Outcome, Partition, PartitionStatus, Report
 from elk_coordinator.testing import ManualClock, wait_until
 from elk_coordinator.worker.context import Task
@@ -218,7 +220,7 @@ def test_the_store_is_told_only_of_starts_that_it_does_not_know(make: Make) -> N
     bench = make(3)
     bench.work = bench.hold
     (known,), (prefetched, waiting) = bench.tasks(1), bench.tasks(2, PartitionStatus.CLAIMED)
-    bench.window.size = 2
+    bench.window.resize(2)
     bench.offer([known, prefetched, waiting])
     bench.wait_running(2)
     assert bench.window.unmarked(10) == [prefetched]
@@ -282,15 +284,24 @@ def test_held_are_running_then_waiting_without_those_whose_lease_is_lost(make: M
 # ---------------------------------------------------------------- size
 
 
-def test_a_larger_window_starts_more_with_the_next_offer(make: Make) -> None:
+@pytest.mark.parametrize("daemon", [True, False])
+def test_a_larger_window_starts_what_waits_at_once_and_wakes_the_claimer(make: Make, daemon: bool) -> None:
     bench = make(2)
     bench.work = bench.hold
     bench.offer(bench.tasks(6))
     bench.wait_running(2)
-    bench.window.size = 5
-    bench.offer([])
+    bench.finished.clear()
+    if daemon:
+        in_daemon(lambda: bench.window.resize(5))
+    else:
+        assert not threading.current_thread().daemon
+        bench.window.resize(5)
     bench.wait_running(5)
+    assert bench.finished.is_set()
     assert bench.window.load() == (5, 1)
+    assert bench.started == [1, 2, 3, 4, 5]
+    pool = [thread for thread in threading.enumerate() if thread.name.startswith("elk-task-test")]
+    assert pool and all(thread.daemon for thread in pool)
 
 
 def test_a_smaller_window_lets_tasks_end_and_then_keeps_its_size(make: Make) -> None:
@@ -298,7 +309,9 @@ def test_a_smaller_window_lets_tasks_end_and_then_keeps_its_size(make: Make) -> 
     bench.work = bench.hold
     bench.offer(bench.tasks(12))
     bench.wait_running(5)
-    bench.window.size = 2
+    bench.finished.clear()
+    bench.window.resize(2)
+    assert bench.finished.is_set() and bench.window.has_shrunk() and not bench.window.has_shrunk()
     for i in (1, 2, 3):
         bench.gates[i].set()
         wait_until(lambda i=i: bench.window.unreported == i)
@@ -311,6 +324,38 @@ def test_a_smaller_window_lets_tasks_end_and_then_keeps_its_size(make: Make) -> 
     wait_until(lambda: bench.window.unreported == 12)
     assert bench.most <= 2
     assert sorted(bench.reported()) == list(range(1, 13))
+
+
+def test_a_window_that_grew_beyond_what_it_was_made_with_is_as_wide_as_it_says(make: Make) -> None:
+    bench = make(1)
+    bench.work = bench.hold
+    bench.offer(bench.tasks(40))
+    bench.window.resize(30)
+    bench.wait_running(30)
+    bench.window.resize(40)
+    bench.wait_running(40)
+
+
+def test_resized_at_random_under_load_it_never_runs_more_than_its_largest_size_and_loses_nothing(make: Make) -> None:
+    bench = make(4)
+    rng = random.Random(5)
+    tasks = bench.tasks(400)
+    sizes = [4]
+    for start in range(0, 400, 10):
+        bench.offer(tasks[start : start + 10])
+        sizes.append(rng.randint(1, 8))
+        bench.window.resize(sizes[-1])
+    wait_until(lambda: bench.window.unreported == 400)
+    assert sorted(bench.reported()) == list(range(1, 401))
+    assert bench.most <= max(sizes)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1001, 2.5, True, None, "3", float("nan")])
+def test_a_size_that_is_no_size_is_refused_and_changes_nothing(make: Make, size: Any) -> None:
+    bench = make(2)
+    with pytest.raises(ConfigError, match="task_window_size: must be a whole number from 1 to 1000"):
+        bench.window.resize(size)
+    assert bench.window.size == 2 and not bench.finished.is_set()
 
 
 # ---------------------------------------------------------------- hung
