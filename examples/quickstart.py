@@ -1,7 +1,8 @@
 """Give 100,000 orders their totals. Start it in as many terminals as you like: the processes share the work.
 
-    pip install elk_coordinator
-    python examples/quickstart.py              # ELK_REDIS_URL names the Redis; default redis://localhost:6379/0
+    pip install 'elk-coordinator[demo]'        # in a clone of the repository: pip install '.[demo]'
+    python examples/quickstart.py              # ELK_REDIS_URL=redis://localhost:6379/0 for a Redis of yours; without it
+                                               # one is started for this process, and the processes share nothing
 
 The same worker under ``elk run``, which also handles SIGTERM:
 
@@ -13,9 +14,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import sys
 import tempfile
 
 from elk_coordinator import Coordinator, RedisDataStore
+from elk_coordinator.errors import StoreError
+from elk_coordinator.testing import EmbeddedServer
 
 DATABASE = os.path.join(tempfile.gettempdir(), "elk-quickstart.db")
 
@@ -58,11 +62,23 @@ def create_table():
         db.execute("COMMIT")
 
 
-if __name__ == "__main__":
+def main():
     create_table()
-    store = RedisDataStore.from_url(os.environ.get("ELK_REDIS_URL", "redis://localhost:6379/0"))
-    with Coordinator("quickstart", store, Totals(), Orders()) as coordinator:
-        coordinator.wait_idle()
-        print(coordinator.strategy.get_partition_stats())
+    # The server at ELK_REDIS_URL, or one of our own; a program of yours needs the middle line only.
+    with EmbeddedServer() as server:
+        store = RedisDataStore.from_url(server.url)
+        with Coordinator("quickstart", store, Totals(), Orders()) as coordinator:
+            coordinator.wait_idle()
+            print(coordinator.strategy.get_partition_stats())
+        store.close()
     with database() as db:
-        print("orders without a total:", db.execute("SELECT count(*) FROM orders WHERE total IS NULL").fetchone()[0])
+        left = db.execute("SELECT count(*) FROM orders WHERE total IS NULL").fetchone()[0]
+    print("orders without a total:", left)
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except StoreError as exc:  # no server: the message says what was tried and what to do
+        sys.exit("quickstart: %s" % exc)
