@@ -11,12 +11,14 @@ from elk_coordinator.config import CoordinatorConfig, default_worker_id
 from elk_coordinator.errors import StoreUnavailable
 from elk_coordinator.leader.allocator import Allocator
 from elk_coordinator.leader.election import Election, Leadership
+from elk_coordinator.leader.gaps import GapFiller
 from elk_coordinator.leader.planner import GuardedPlanner
 from elk_coordinator.leader.recovery import Recovery
 from elk_coordinator.model import Beat, CancelReason
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.observability.metrics import Metrics
 from elk_coordinator.partition.factory import create_strategy
+from elk_coordinator.partition.gaps import Gaps
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
@@ -150,6 +152,7 @@ class Parts:
             logger,
         )
         self.leadership = Leadership(clock)
+        self.gaps = Gaps(self.public_strategy, self._look_for_gaps)
         self.leader: Optional[LeaderParts] = None
         roles: List[Role] = [self.heartbeat, self.claimer]
         hints: Dict[str, List[Callable[[], None]]] = {"work": [self.claimer.wake.set]}
@@ -188,11 +191,18 @@ class Parts:
         allocator = Allocator(
             self.strategy, planner, self.leadership, config, clock, self.events, logger, election.step_down
         )
+        allocator.gaps = GapFiller(self.strategy, planner, config, clock, self.events, logger)
         recovery = Recovery(
             self.strategy, lambda: self.leadership.term, clock, allocator.on_sweep, self.events, logger, config.lease
         )
         self.leadership.wakes = [allocator.wake, recovery.wake]
         return LeaderParts(planner, allocator, recovery, election)
+
+    def _look_for_gaps(self, mode: str) -> bool:
+        if self.leader is None or self.leadership.term is None:
+            return False
+        self.leader.allocator.look(mode)
+        return True
 
     def describe(self, state: str, pid: int, http: Optional[str]) -> Dict[str, Any]:
         """Return what the registry shows of this worker; JSON-ready."""

@@ -82,6 +82,11 @@ def _whole(minimum: int, maximum: int = 10**9, optional: bool = False) -> Callab
     return check
 
 
+def _detector(_: Any, attribute: "attr.Attribute[Any]", value: Any) -> None:
+    if value is not None and (isinstance(value, type) or not callable(getattr(value, "detect", None))):
+        raise _refuse(attribute.name, value, "must be an object with detect(ctx, planned, skipped), or None")
+
+
 def _flag(_: Any, attribute: "attr.Attribute[Any]", value: Any) -> None:
     if not isinstance(value, bool):
         raise _refuse(attribute.name, value, "must be True or False")
@@ -244,8 +249,8 @@ class CoordinatorConfig:
     listeners: Tuple[Any, ...] = attr.ib(default=(), converter=_listeners, validator=_are_listeners)
     #: Details of completed partitions kept: None = all, n = the newest n.
     archive_keep: Optional[int] = attr.ib(default=None, validator=_whole(0, 2**53, optional=True))
-    #: Custom gap detector.
-    gap_detector: Optional[Any] = None
+    #: Says where the leader looks for gaps; None = the built-in detector with its defaults.
+    gap_detector: Optional[Any] = attr.ib(default=None, validator=_detector)
     #: Whether a worker prefers, among equals, what rendezvous hashing gives it.
     affinity: bool = attr.ib(default=False, validator=_flag)
     #: Standard logger; default ``elk_coordinator``.

@@ -16,6 +16,7 @@ from elk_coordinator.model import Beat, CancelReason, PartitionStats, WorkerInfo
 from elk_coordinator.observability.app import App
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.partition.factory import create_strategy
+from elk_coordinator.partition.gaps import Gaps
 from elk_coordinator.partition.idle import wait_until_idle
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.protocols import Health, PartitionPlanner, ProcessContext, Processor
@@ -365,6 +366,11 @@ class Coordinator:
         """The partitions of this namespace; goes on working after stop()."""
         self._check_fork()
         return self._parts.public_strategy
+
+    @property
+    def gaps(self) -> Gaps:
+        """What no partition covers, and what the leader did about it; on every worker, also after stop()."""
+        return self._parts.gaps
 
     @property
     def circuit_breaker(self) -> Optional[CircuitBreaker]:

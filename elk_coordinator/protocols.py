@@ -130,6 +130,26 @@ class PartitionPlanner(Protocol):
         ...
 
 
+@runtime_checkable
+class GapDetector(Protocol):
+    """Says where the leader looks for gaps; replaces the built-in detector. Called from the leader's allocator thread,
+    when leadership begins, when somebody waits for the namespace to be idle, and every ``interval`` seconds (an
+    optional attribute; default 30)."""
+
+    def detect(
+        self, ctx: PlannerContext, planned: Sequence[Tuple[int, int]], skipped: Sequence[Tuple[int, int]]
+    ) -> Iterable[Tuple[int, int]]:
+        """Return the ranges (both ends included) to look at; the first 1,000 are taken.
+
+        What lies in them, is not covered by a partition and lies below the last planned ID is looked at: a planner with
+        ``has_data`` is asked, without it all of that becomes partitions. What raises, or is no pair of ordered 64-bit
+        integers, is a :class:`~elk_coordinator.errors.PlannerError` in log and event; nothing is planned then.
+
+        :param planned: all planned ranges, merged, in order. :param skipped: the part of them found without data.
+        """
+        ...
+
+
 @attr.s(auto_attribs=True, frozen=True, slots=True)
 class Event:
     """Something that happened on one worker. ``facts`` holds what the kind's entry in :class:`Listener` names."""
@@ -178,6 +198,10 @@ class Listener:
 
     def on_planned(self, event: Event) -> None:
         """One allocation round created something. Facts: created, skipped_ids, last_id, seconds, questions."""
+
+    def on_gap_found(self, event: Event) -> None:
+        """A gap was looked at. Facts: min_id, max_id, ids, gap (hole, deleted or skipped), action (planned: partitions
+        were created in it; empty: it holds no data), partitions (created in this turn)."""
 
     def on_planner_error(self, event: Event) -> None:
         """Facts: error (PlannerError), method."""

@@ -10,6 +10,7 @@ from elk_coordinator.config import CoordinatorConfig
 from elk_coordinator.errors import LeaseLost, PlannerError, VersionConflict
 from elk_coordinator.leader.election import Leadership
 from elk_coordinator.leader.explore import Explorer
+from elk_coordinator.leader.gaps import GapFiller
 from elk_coordinator.leader.planner import GuardedPlanner, LeaderContext
 from elk_coordinator.model import MAX_BATCH, CreatePartition, PlanState, Range, Sweep
 from elk_coordinator.partition.strategy import PartitionStrategy
@@ -76,6 +77,9 @@ class Allocator(Role):
         self._logger = logger
         self._on_term_over = on_term_over
         self._explorer = Explorer(planner, config.max_pending_partitions, logger)
+        #: Looks for gaps between the rounds; None = nobody does.
+        self.gaps: Optional[GapFiller] = None
+        self._version: Optional[int] = None
         self._stop = threading.Event()
         self._planned_term: Optional[int] = None
         self._due = 0.0
@@ -107,7 +111,39 @@ class Allocator(Role):
         self.wake.set()
 
     def run_once(self) -> Optional[Round]:
-        """Do a round if one is due."""
+        """Do a round if one is due, then look for gaps for a moment."""
+        if self._asked:
+            # Before the round: what it answers to whoever waits for idleness includes the gaps.
+            self._look_for_gaps(True)
+        hungry = self._hungry
+        outcome = self._plan_once()
+        self._look_for_gaps(False, hungry)
+        return outcome
+
+    def look(self, mode: str) -> None:
+        """Have gaps looked for soon; from any thread."""
+        if self.gaps is not None:
+            self.gaps.want(mode)
+            self.wake.set()
+
+    def _look_for_gaps(self, asked: bool, hungry: bool = False) -> None:
+        term = self._leadership.term
+        if term is None or self.gaps is None:
+            return
+        try:
+            self.gaps.run_once(term, self._context(term), asked, hungry)
+        except LeaseLost:
+            self._lost(term)
+
+    def _context(self, term: int) -> LeaderContext:
+        return LeaderContext(self._strategy.namespace, term, lambda: self._leadership.term, self._stop, self._clock)
+
+    def _lost(self, term: int) -> None:
+        # This worker may have been elected again since the round began: that term is good.
+        if self._leadership.held() == term:
+            self._on_term_over("the store refused a plan of this term")
+
+    def _plan_once(self) -> Optional[Round]:
         term = self._leadership.term
         if term is None:
             self._planned_term = None
@@ -134,14 +170,15 @@ class Allocator(Role):
             return 60.0
         now = self._clock.monotonic()
         at = min(self._due, self._quiet_until) if self._hungry else self._due
-        return max(0.0, min(max(at, self._retry_at) - now, 60.0))
+        gaps = 60.0 if self.gaps is None else self.gaps.pause()
+        return max(0.0, min(max(at, self._retry_at) - now, gaps, 60.0))
 
     # ---------------------------------------------------------------- a round
 
     def _round(self, term: int, asked: bool) -> Round:
         began = self._clock.monotonic()
         self._planner.questions = 0
-        context = LeaderContext(self._strategy.namespace, term, lambda: self._leadership.term, self._stop, self._clock)
+        context = self._context(term)
         explore = asked or began >= self._explore_at
         try:
             outcome = self._fill(term, context, explore)
@@ -153,9 +190,7 @@ class Allocator(Role):
             self._events.emit("planner_error", error=exc, method=str(exc).split("(")[0].split(" ")[0])
             return Round(0, 0, False, False)
         except LeaseLost:
-            # This worker may have been elected again since the round began: that term is good.
-            if self._leadership.held() == term:
-                self._on_term_over("the store refused a plan of this term")
+            self._lost(term)
             return Round(0, 0, False, False)
         self._failed_rounds = 0
         self._after(term, outcome, explore)
@@ -196,6 +231,8 @@ class Allocator(Role):
         low_water = target // 2
         created = skipped_ids = 0
         exhausted = dry = False
+        # Whether somebody else changed the plan since the last round: then there may be new gaps.
+        foreign = state.version != self._version
         while state.pending + state.held < target and not context.is_set():
             found = self._ask(context, state, size, size * slots, target, explore)
             if found.ranges or found.skipped:
@@ -203,6 +240,7 @@ class Allocator(Role):
                     state = self._create(state, term, found.ranges, found.skipped)
                 except VersionConflict:
                     # Somebody created partitions meanwhile: look again.
+                    foreign = True
                     state = strategy.plan_state(calls_heard=True)
                     continue
                 created += len(found.ranges)
@@ -214,11 +252,16 @@ class Allocator(Role):
                 break
             if state.pending + state.held >= target:
                 # Meanwhile the fleet went on: while it takes faster than this, there is no waiting for a call.
-                state = strategy.plan_state(calls_heard=True)
+                before, state = state, strategy.plan_state(calls_heard=True)
+                foreign = foreign or state.version != before.version
                 if state.pending >= low_water:
                     break
+        self._version = state.version
+        if self.gaps is not None:
+            self.gaps.planned(foreign, target, created, dry, state.last)
         if low_water != self._low_water or exhausted:
-            strategy.note_round(term, low_water, state.version if exhausted else None)
+            idle = exhausted and not (self.gaps is not None and self.gaps.busy)
+            strategy.note_round(term, low_water, state.version if idle else None)
             self._low_water = low_water
         return Round(created, skipped_ids, exhausted, dry, state.last_id)
 

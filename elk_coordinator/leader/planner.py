@@ -71,14 +71,18 @@ class GuardedPlanner:
         return 0.0 if began is None else self._clock.monotonic() - began
 
     def _call(self, name: str, *args: Any) -> Any:
-        method = getattr(self._planner, name)
+        shown = "planner.%s%r" % (name, args[1:])
+        return self.watched(shown, getattr(self._planner, name), *args)
+
+    def watched(self, shown: str, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the user's *function*, named *shown* in errors, as one question: timed, every failure a PlannerError."""
         self.questions += 1
         self._began = self._clock.monotonic()
         try:
-            return method(*args)
+            return function(*args)
         except BaseException as exc:
             # SystemExit and friends too: none of them may end the allocator's thread.
-            raise PlannerError("planner.%s%r raised %s" % (name, args[1:], _shown(exc))) from exc
+            raise PlannerError("%s raised %s" % (shown, show(exc))) from exc
         finally:
             self._began = None
 
@@ -89,9 +93,9 @@ class GuardedPlanner:
         except Exception:
             number = None
         if number is None:
-            raise PlannerError("planner.%s returned %s; it must return an int" % (name, _shown(value)))
+            raise PlannerError("planner.%s returned %s; it must return an int" % (name, show(value)))
         if not low <= number <= MAX_ID:
-            raise PlannerError("planner.%s returned %s, which is outside signed 64 bits" % (name, _shown(number)))
+            raise PlannerError("planner.%s returned %s, which is outside signed 64 bits" % (name, show(number)))
         return number
 
     def size(self, ctx: Any) -> int:
@@ -128,7 +132,7 @@ class GuardedPlanner:
         except Exception:
             told = None
         if told is None:
-            raise PlannerError("planner.has_data returned %s; it must return True or False" % _shown(answer))
+            raise PlannerError("planner.has_data returned %s; it must return True or False" % show(answer))
         return told
 
     def plan(self, ctx: Any, start_id: int, limit: int) -> List[Range]:
@@ -145,7 +149,7 @@ class GuardedPlanner:
                     low, high = item
                 except (TypeError, ValueError):
                     raise PlannerError(
-                        "planner.plan gave %s; it must give (min_id, max_id) pairs" % _shown(item)
+                        "planner.plan gave %s; it must give (min_id, max_id) pairs" % show(item)
                     ) from None
                 low, high = self._id("plan", low, MIN_ID), self._id("plan", high, MIN_ID)
                 if not edge < low <= high:
@@ -160,13 +164,13 @@ class GuardedPlanner:
         except PlannerError:
             raise
         except BaseException as exc:
-            raise PlannerError("planner.plan raised %s" % _shown(exc)) from exc
+            raise PlannerError("planner.plan raised %s" % show(exc)) from exc
         finally:
             self._began = None
         return out
 
 
-def _shown(value: Any) -> str:
+def show(value: Any) -> str:
     """Return a short text for *value*, whatever user code its ``repr`` or ``str`` runs."""
     try:
         text = "%s: %s" % (type(value).__name__, value) if isinstance(value, BaseException) else repr(value)

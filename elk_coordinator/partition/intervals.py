@@ -42,11 +42,15 @@ def subtract(intervals: Iterable[Range], holes: Iterable[Range]) -> List[Range]:
     """Return what is left of *intervals* without *holes*."""
     out: List[Range] = []
     cuts = merge(holes)
+    first = 0
     for low, high in merge(intervals):
         at = low
-        for hole_low, hole_high in cuts:
-            if hole_high < at or hole_low > high:
-                continue
+        while first < len(cuts) and cuts[first][1] < low:
+            first += 1
+        for index in range(first, len(cuts)):
+            hole_low, hole_high = cuts[index]
+            if hole_low > high:
+                break
             if hole_low > at:
                 out.append((at, hole_low - 1))
             at = hole_high + 1

@@ -88,6 +88,40 @@ class Planning(Steps):
             state, version=version, last=last, max_partition_id=top, pending=state.pending + len(partitions)
         )
 
+    def fill_gaps(self, version: int, term: int, partitions: Sequence[CreatePartition], empty: Sequence[Range]) -> int:
+        """Create *partitions* inside gaps, and record *empty* as skipped; one atomic step.
+
+        A gap is what no partition covers: never planned, deleted, or skipped. What becomes a partition is taken out of
+        the skipped ranges. At most 500 partitions, and as many empty ranges.
+
+        :param version: of the plan the gaps were found in. :param term: of the leader that fills them.
+        :return: the version after it; *version* when there was nothing to change.
+        :raises IllegalTransition: a partition (completed or pruned ones too) covers some of it: that is never planned
+            again. :raises VersionConflict: the plan is at another version. :raises LeaseLost: the term is over.
+        """
+        wanted = [(p.min_id, p.max_id) for p in partitions]
+        news = sorted(wanted + list(empty))
+        if not news:
+            return version
+        for before, after in zip(news, news[1:]):
+            if after[0] <= before[1]:
+                raise IllegalTransition("ranges [%d, %d] and [%d, %d] for gaps overlap" % (*before, *after))
+        low, high = news[0][0] - 1, news[-1][1] + 1
+        found, planned = self.planned_window(low, high)
+        again, skipped = self.planned_window(low, high, "skipped")
+        if found != version or again != version:
+            raise VersionConflict("the plan of %r" % self.namespace, version, again)
+        covered = intervals.subtract(planned, skipped)
+        for item in news:
+            clash = intervals.find_overlap(covered, item)
+            if clash is not None:
+                raise IllegalTransition("[%d, %d] is no gap: partitions cover [%d, %d]" % (*item, *clash))
+        left = intervals.merge([*intervals.subtract(skipped, wanted), *empty])
+        change = (sorted(set(skipped) - set(left)), sorted(set(left) - set(skipped)))
+        if not partitions and change == ([], []):
+            return version
+        return self._plan(version, term, partitions, intervals.added(planned, news), change)
+
     def planned_window(self, low: int, high: int, which: str = "planned") -> Tuple[int, List[Range]]:
         """Return the plan's version and all its intervals that touch ``[low, high]``, of one moment."""
         while True:
