@@ -20,8 +20,10 @@ from elk_coordinator.observability.metrics import Metrics
 from elk_coordinator.partition.factory import create_strategy
 from elk_coordinator.partition.gaps import Gaps
 from elk_coordinator.partition.strategy import PartitionStrategy
+from elk_coordinator.protocols import DRAINING, RUNNING, STARTING, Health
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.store_watch import StoreWatch
 from elk_coordinator.runtime.threads import Crew, Role
 from elk_coordinator.runtime.wakeup import Wakeup
 from elk_coordinator.store.base import DataStore
@@ -101,6 +103,7 @@ class Parts:
         clock: Clock,
         logger: logging.Logger,
     ) -> None:
+        self.config = config
         process = processor_function(processor)
         guarded = GuardedPlanner(planner, clock, logger) if planner is not None else None
         # Everything under a lease goes through a store of our own with one short deadline; the given one stays as is.
@@ -223,6 +226,51 @@ class Parts:
             "breaker": self.breaker.state.value if self.breaker is not None else None,
             "http": http,
         }
+
+    def health(
+        self, state: str, accepted: bool, paused: bool, watch: StoreWatch, http: Optional[str], uptime: float
+    ) -> Health:
+        """Return how the worker is doing, from what the parts know and what the coordinator says of itself."""
+        running, waiting = self.window.load()
+        problems = []
+        if state == RUNNING:
+            problems += self.crew.problems()
+        elif state != STARTING:
+            problems.append("the coordinator is %s" % state)
+        if self.window.exhausted:
+            problems.append("%d tasks hang; no slot can be replaced any more, restart the process" % self.window.hung)
+        planner_problem = self.planner_problem(self.config.leader_lock_expiry) if state == RUNNING else None
+        if planner_problem is not None:
+            problems.append(planner_problem)
+        healthy = not problems or state == DRAINING
+        age, error = watch.age(), watch.error
+        if not accepted:
+            errors = [role.last_error for role in self.crew.health() if role.name == "heartbeat" and role.last_error]
+            problems.append("the namespace has not accepted this worker yet: %s" % (errors or ["no answer so far"])[0])
+        elif error is not None or age is None or age > self.config.lease:
+            problems.append("the store does not answer: %s" % (error or "no answer for longer than a lease"))
+        return Health(
+            state=state,
+            healthy=healthy,
+            ready=state == RUNNING and not problems,
+            problems=problems,
+            namespace=self.strategy.namespace,
+            worker_id=self.worker_id,
+            is_leader=self.leadership.term is not None,
+            term=self.leadership.term,
+            accepted=accepted,
+            store_age=age,
+            store_error=error,
+            window_size=self.window.size,
+            in_flight=running,
+            hung=self.window.hung,
+            prefetched=waiting,
+            breaker=self.breaker.state.value if self.breaker is not None else None,
+            paused=paused,
+            roles=self.crew.health(),
+            http_address=http,
+            uptime=uptime,
+        )
 
     def planner_problem(self, patience: float) -> Optional[str]:
         """Return why this worker should not lead: its planner hangs, or the thread that asks it is dead."""

@@ -19,7 +19,18 @@ from elk_coordinator.partition.factory import create_strategy
 from elk_coordinator.partition.gaps import Gaps
 from elk_coordinator.partition.idle import wait_until_idle
 from elk_coordinator.partition.strategy import PartitionStrategy
-from elk_coordinator.protocols import Health, PartitionPlanner, ProcessContext, Processor
+from elk_coordinator.protocols import (
+    DRAINING,
+    FORKED,
+    NEW,
+    RUNNING,
+    STARTING,
+    STOPPED,
+    Health,
+    PartitionPlanner,
+    ProcessContext,
+    Processor,
+)
 from elk_coordinator.runtime import lifecycle
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.store_watch import StoreWatch
@@ -35,8 +46,6 @@ START_TIMEOUT = 4.5
 EXIT_GRACE = 10.0
 #: Seconds beyond stop()'s timeout for the last reports and for threads to end.
 STOP_SLACK = 1.5
-
-NEW, STARTING, RUNNING, DRAINING, STOPPED, FORKED = "new", "starting", "running", "draining", "stopped", "forked"
 
 
 class Coordinator:
@@ -393,46 +402,9 @@ class Coordinator:
     def health(self) -> Health:
         """Return how this worker is doing; never asks the store."""
         self._check_fork()
-        now = self._clock.monotonic()
-        running, waiting = self._window.load()
-        problems = self._crew.problems() if self._state == RUNNING else []
-        if self._state in (DRAINING, STOPPED, FORKED, NEW):
-            problems.append("the coordinator is %s" % self._state)
-        if self._window.exhausted:
-            problems.append("%d tasks hang; no slot can be replaced any more, restart the process" % self._window.hung)
-        planner_problem = (
-            self._parts.planner_problem(self.config.leader_lock_expiry) if self._state == RUNNING else None
-        )
-        if planner_problem is not None:
-            problems.append(planner_problem)
-        healthy = not problems or self._state == DRAINING
-        age, error = self._watch.age(), self._watch.error
-        if not self._accepted.is_set():
-            errors = [role.last_error for role in self._crew.health() if role.name == "heartbeat" and role.last_error]
-            problems.append("the namespace has not accepted this worker yet: %s" % (errors or ["no answer so far"])[0])
-        elif error is not None or age is None or age > self.config.lease:
-            problems.append("the store does not answer: %s" % (error or "no answer for longer than a lease"))
-        return Health(
-            state=self._state,
-            healthy=healthy,
-            ready=self._state == RUNNING and not problems,
-            problems=problems,
-            namespace=self.namespace,
-            worker_id=self.worker_id,
-            is_leader=self.is_leader,
-            term=self._parts.leadership.term,
-            accepted=self._accepted.is_set(),
-            store_age=age,
-            store_error=error,
-            window_size=self._window.size,
-            in_flight=running,
-            hung=self._window.hung,
-            prefetched=waiting,
-            breaker=self._parts.breaker.state.value if self._parts.breaker is not None else None,
-            paused=self._paused,
-            roles=self._crew.health(),
-            http_address=self._http_address,
-            uptime=now - self._born,
+        uptime = self._clock.monotonic() - self._born
+        return self._parts.health(
+            self._state, self._accepted.is_set(), self._paused, self._watch, self._http_address, uptime
         )
 
     def cached_stats(self) -> Optional[PartitionStats]:

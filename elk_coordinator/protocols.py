@@ -261,6 +261,10 @@ class Listener:
 EVENT_KINDS: Tuple[str, ...] = tuple(sorted(name[3:] for name in vars(Listener) if name.startswith("on_")))
 
 
+#: The life of a coordinator, as its health tells it.
+NEW, STARTING, RUNNING, DRAINING, STOPPED, FORKED = "new", "starting", "running", "draining", "stopped", "forked"
+
+
 @attr.s(auto_attribs=True, frozen=True, slots=True)
 class RoleHealth:
     """How one thread of ours is doing."""
