@@ -203,6 +203,13 @@ class Coordinator:
         began = self._clock.monotonic()
         try:
             self._clean = self._drain(began + wait) if started else True
+        except BaseException:
+            # Ctrl-C in the middle. Our threads end before the interpreter does: one that it freezes inside the driver's
+            # pool would hold that lock for ever, and the collected pool takes it to close.
+            self._clean = False
+            self._parts.lease_store.close()
+            self._crew.stop(None, 0.5)
+            raise
         finally:
             self._close()
             with self._life:

@@ -264,9 +264,9 @@ class Crew:
         thread = self._threads.get(name)
         return thread is None or thread.alive
 
-    def stop(self, names: Sequence[str], timeout: float) -> List[str]:
-        """Stop the named roles and wait for all of them within *timeout* seconds; return those still running."""
-        chosen = [self._threads[name] for name in names if name in self._threads]
+    def stop(self, names: Optional[Sequence[str]], timeout: float) -> List[str]:
+        """Stop the named roles (None: all) and wait for them within *timeout* seconds; return those still running."""
+        chosen = [self._threads[name] for name in (self._threads if names is None else names) if name in self._threads]
         with self._lock:
             for thread in chosen:
                 thread.stop()
