@@ -91,7 +91,10 @@ class Document:
         self.now = now
         self.known = known
         try:
-            raw: Dict[str, Any] = json.loads(data) if data else {}
+            raw: Dict[str, Any] = {} if data is None else json.loads(data)
+            if data is not None and "records" not in raw:
+                # Taking damage for an empty namespace would have everything planned and done again.
+                raise ValueError("it holds no records")
             self.meta: Dict[str, Any] = raw.get("meta", {})
             self.records = {int(i): Record.load(int(i), item) for i, item in raw.get("records", {}).items()}
             self.planned: List[Range] = [(low, high) for low, high in raw.get("planned", [])]
@@ -103,7 +106,7 @@ class Document:
             #: stream -> [sequence, letters, first token, granted ids]
             self.streams: Dict[str, List[Any]] = raw.get("streams", {})
             self.cancels: Dict[str, List[str]] = raw.get("cancels", {})
-        except (ValueError, KeyError, IndexError, TypeError) as exc:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as exc:
             raise StoreError("the document of this namespace cannot be read: %s" % exc) from exc
 
     def dump(self, operation: str) -> bytes:
