@@ -24,6 +24,7 @@ from elk_coordinator.runtime.threads import Crew, Role
 from elk_coordinator.runtime.wakeup import Wakeup
 from elk_coordinator.store.base import DataStore
 from elk_coordinator.version import __version__
+from elk_coordinator.worker.affinity import Affinity
 from elk_coordinator.worker.circuit_breaker import BreakerState, CircuitBreaker
 from elk_coordinator.worker.claimer import Claimer
 from elk_coordinator.worker.heartbeat import Heartbeat
@@ -133,6 +134,7 @@ class Parts:
             lambda: self.heartbeat.wake.set(),
             owner.on_store_answer,
             logger,
+            Affinity(self.strategy, worker_id, config.beat_interval, clock, logger) if config.affinity else None,
         )
         self.window = TaskWindow(namespace, config.task_window_size, runner.run, clock, logger, self.claimer.wake)
         self.claimer.window = self.window
