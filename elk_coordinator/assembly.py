@@ -212,9 +212,16 @@ class Parts:
             "hung": self.window.hung,
             "plans": self.leader is not None,
             "state": state,
-            "breaker": self.breaker.state.value if self.breaker is not None else None,
+            **self.breaker_facts(),
             "http": http,
         }
+
+    def breaker_facts(self) -> Dict[str, Any]:
+        """Return what health and registry show of the breaker."""
+        breaker = self.breaker
+        if breaker is None:
+            return {"breaker": None}
+        return {"breaker": breaker.state.value, "breaker_trips": breaker.trips, "breaker_reason": breaker.reason[:200]}
 
     def planner_problem(self, patience: float) -> Optional[str]:
         """Return why this worker should not lead: its planner hangs, or the thread that asks it is dead."""

@@ -422,11 +422,11 @@ class Coordinator:
             in_flight=running,
             hung=self._window.hung,
             prefetched=waiting,
-            breaker=self._parts.breaker.state.value if self._parts.breaker is not None else None,
             paused=self._paused,
             roles=self._crew.health(),
             http_address=self._http_address,
             uptime=now - self._born,
+            **self._parts.breaker_facts(),
         )
 
     def cached_stats(self) -> Optional[PartitionStats]:
