@@ -28,6 +28,7 @@ from elk_coordinator.runtime.threads import Crew, Role
 from elk_coordinator.runtime.wakeup import Wakeup
 from elk_coordinator.store.base import DataStore
 from elk_coordinator.version import __version__
+from elk_coordinator.worker.affinity import Affinity
 from elk_coordinator.worker.circuit_breaker import BreakerState, CircuitBreaker
 from elk_coordinator.worker.claimer import Claimer
 from elk_coordinator.worker.heartbeat import Heartbeat
@@ -138,6 +139,7 @@ class Parts:
             lambda: self.heartbeat.wake.set(),
             owner.on_store_answer,
             logger,
+            Affinity(self.strategy, worker_id, config.beat_interval, clock, logger) if config.affinity else None,
         )
         self.window = TaskWindow(namespace, config.task_window_size, runner.run, clock, logger, self.claimer.wake)
         self.claimer.window = self.window
@@ -223,7 +225,7 @@ class Parts:
             "hung": self.window.hung,
             "plans": self.leader is not None,
             "state": state,
-            "breaker": self.breaker.state.value if self.breaker is not None else None,
+            **self.breaker_facts(),
             "http": http,
         }
 
@@ -265,12 +267,19 @@ class Parts:
             in_flight=running,
             hung=self.window.hung,
             prefetched=waiting,
-            breaker=self.breaker.state.value if self.breaker is not None else None,
             paused=paused,
             roles=self.crew.health(),
             http_address=http,
             uptime=uptime,
+            **self.breaker_facts(),
         )
+
+    def breaker_facts(self) -> Dict[str, Any]:
+        """Return what health and registry show of the breaker."""
+        breaker = self.breaker
+        if breaker is None:
+            return {"breaker": None}
+        return {"breaker": breaker.state.value, "breaker_trips": breaker.trips, "breaker_reason": breaker.reason[:200]}
 
     def planner_problem(self, patience: float) -> Optional[str]:
         """Return why this worker should not lead: its planner hangs, or the thread that asks it is dead."""

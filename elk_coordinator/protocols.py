@@ -307,6 +307,9 @@ class Health:
     roles: Sequence[RoleHealth]
     http_address: Optional[str]
     uptime: float
+    #: Why the breaker last changed, and how often it opened.
+    breaker_reason: str = ""
+    breaker_trips: int = 0
 
     def to_dict(self) -> Dict[str, Any]:
         """Return a JSON-ready dict."""

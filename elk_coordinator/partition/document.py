@@ -24,7 +24,7 @@ from elk_coordinator.model import (
     Report,
 )
 from elk_coordinator.partition.codec import clip_error
-from elk_coordinator.partition.requests import TurnRequest
+from elk_coordinator.partition.requests import LOOK, TurnRequest, bucket_of
 
 _DAY_US = 86_400_000_000
 _LETTER = {
@@ -204,7 +204,12 @@ class Document:
     def claim(self, request: TurnRequest, first: int, limit: int) -> List[Record]:
         """Grant up to free + prefetch partitions, with tokens from *first* on."""
         wanted = min(request.free + request.prefetch, limit)
-        chosen = self.claimable(request.suspects and request.free > 0)[: max(0, wanted)]
+        chosen = self.claimable(request.suspects and request.free > 0)
+        if request.owned:
+            # The best priority first, within it one's own first, then by id (sorting keeps the order of equals).
+            chosen = chosen[: max(wanted, LOOK)]
+            chosen.sort(key=lambda r: (-r.p.priority, request.owned[bucket_of(r.p.partition_id)] != "1"))
+        chosen = chosen[: max(0, wanted)]
         for offset, record in enumerate(chosen):
             token = first + offset
             record.outcome, record.lease, record.deadline = "", request.lease, self.now + request.lease

@@ -32,7 +32,7 @@ from elk_coordinator.model import (
     Turn,
 )
 from elk_coordinator.partition import codec
-from elk_coordinator.partition.requests import BeatRequest, TurnRequest
+from elk_coordinator.partition.requests import AREA, LOOK, BeatRequest, TurnRequest
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.store.base import DataStore
 from elk_coordinator.store.redis_store import RedisDataStore, floor_refused
@@ -132,6 +132,8 @@ class HashPartitionStrategy(PartitionStrategy):
         args.append(len(request.starts))
         for partition_id, token in request.starts:
             args += (codec.pad(partition_id), token)
+        if request.owned:
+            args += (LOOK, request.owned, AREA)
         reply = self._checked(self.store.run("partition/work", self._turn_keys, args), "a turn")
         results = [
             ReportResult(report.partition_id, report.token, _STATUS_OF_CODE[code])

@@ -13,6 +13,12 @@ from elk_coordinator.model import Report
 #: (partition_id, token)
 Claim = Tuple[int, int]
 
+#: Affinity: so many partitions with ids one after the other are one area, and areas share so many buckets.
+AREA = 4
+BUCKETS = 512
+#: How far one look at the head of the queue goes for partitions of one's own.
+LOOK = 256
+
 
 class Memory:
     """The highest stamp this process has seen of a namespace: the floor that proves a store went back in time."""
@@ -47,6 +53,13 @@ class TurnRequest:
     free: int = 0
     prefetch: int = 0
     suspects: bool = True
+    #: With affinity: a character per bucket, "1" for those that are this worker's. Empty: none are preferred.
+    owned: str = ""
+
+
+def bucket_of(partition_id: int) -> int:
+    """Return the bucket of a partition's area, as the script computes it."""
+    return partition_id // AREA % BUCKETS
 
 
 @attr.s(auto_attribs=True, frozen=True, slots=True)

@@ -20,6 +20,7 @@ from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
 from elk_coordinator.runtime.threads import Role
+from elk_coordinator.worker.affinity import Affinity
 from elk_coordinator.worker.circuit_breaker import CircuitBreaker
 from elk_coordinator.worker.context import Task, cancelled_text
 from elk_coordinator.worker.window import TaskWindow
@@ -53,6 +54,7 @@ class Claimer(Role):
         on_lost_data: Callable[[], None],
         on_answer: Callable[[], None],
         logger: logging.Logger,
+        affinity: Optional[Affinity] = None,
     ) -> None:
         super().__init__()
         self._strategy = strategy
@@ -65,6 +67,7 @@ class Claimer(Role):
         self._on_lost_data = on_lost_data
         self._on_answer = on_answer
         self._logger = logger
+        self._affinity = affinity
         self.window: TaskWindow  # set by the coordinator: the window needs this role's wake event
         self._stream = strategy.stream("work")
         self._sent: Optional[Tuple[TurnRequest, float, List[Task], List[Task]]] = None
@@ -152,6 +155,9 @@ class Claimer(Role):
         return min(int(self.window.size * horizon / max(mean, 1e-6)), MAX_BATCH // 2, 8 * self.window.size + 32)
 
     def _request(self) -> Optional[Tuple[TurnRequest, float, List[Task], List[Task]]]:
+        if self._affinity is not None:
+            # First, while nothing has been taken that an error could lose.
+            self._affinity.refresh()
         ended = self.window.take_reports(MAX_BATCH)
         started = self.window.unmarked(MAX_BATCH)
         free, prefetch = self._wanted()
@@ -167,6 +173,7 @@ class Claimer(Role):
             free=free,
             prefetch=prefetch,
             suspects=not self._suspects,
+            owned=self._affinity.owned if self._affinity is not None else "",
         )
         return request, self._clock.monotonic(), [task for task, _ in ended], started
 

@@ -13,7 +13,7 @@ from elk_coordinator.partition.codec import clip_error
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
 from elk_coordinator.runtime.retry import backoff_delay
-from elk_coordinator.worker.circuit_breaker import CircuitBreaker, Permit
+from elk_coordinator.worker.circuit_breaker import BreakerState, CircuitBreaker, Permit
 from elk_coordinator.worker.context import Saver, Task, TaskContext, cancelled_text
 
 Process = Callable[[Any, int, int, Dict[str, Any]], Optional[int]]
@@ -148,10 +148,19 @@ class Runner:
 
     def _failed(self, task: Task, error: str) -> Report:
         delay = backoff_delay(task.partition.attempt + 1, *self._config.retry_backoff)
-        if task.permit is not None and task.permit.probe:
-            # A probe tells about the user's system, not about the partition: no attempt is burnt.
+        if self._system_is_down(task):
             return self._report(task, Outcome.RELEASED, 0, error, delay)
         return self._report(task, Outcome.ERROR, 0, error, delay)
+
+    def _system_is_down(self, task: Task) -> bool:
+        """Return whether a failure tells about the user's system and not about the partition: no attempt is burnt.
+
+        So it is for a probe, and for what began before the breaker opened and fails while it is open.
+        """
+        permit: Optional[Permit] = task.permit
+        if permit is None or self._breaker is None:
+            return False
+        return permit.probe or (not self._breaker.current(permit) and self._breaker.state is BreakerState.OPEN)
 
     def _report(
         self, task: Task, outcome: Outcome, processed: int = 0, error: Optional[str] = None, delay: float = 0.0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import collections
 import threading
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
 import pytest
 
-from elk_coordinator import ConfigError, Coordinator
+from elk_coordinator import ConfigError, Coordinator, RedisDataStore, StrategyType, create_strategy
 from elk_coordinator.partition.audit import verify
+from elk_coordinator.partition.requests import AREA
 from elk_coordinator.testing import wait_until
 from tests.integration.conftest import Counting, Numbers, once_each
 
@@ -86,3 +88,36 @@ def test_resizing_again_and_again_under_load_loses_nothing_and_keeps_the_bound(b
         assert most[0] <= 8
     assert work.seen == once_each(6000)
     assert verify(partitions).problems == []
+
+
+# ---------------------------------------------------------------- affinity
+
+
+@pytest.mark.parametrize("strategy", list(StrategyType))
+def test_with_affinity_neighbours_mostly_go_to_one_worker_and_everything_is_done_once(
+    build: Build, store: RedisDataStore, namespace: str, strategy: StrategyType
+) -> None:
+    lock = threading.Lock()
+    areas: Dict[int, List[str]] = collections.defaultdict(list)
+
+    def before(ctx: Any) -> None:
+        with lock:
+            areas[ctx.partition.partition_id // AREA].append(ctx.worker_id)
+        ctx.wait(0.01)
+
+    work, planner = Counting(before), Numbers(0)
+    options: Dict[str, Any] = {"affinity": True, "strategy": strategy, "task_window_size": 1}
+    crew = [build(work, planner if i == 0 else None, worker_id="w%d" % i, **options) for i in range(3)]
+    looked = create_strategy(strategy, namespace, store)
+    for coordinator in crew:
+        coordinator.start()
+    known: Any = [coordinator._claimer._affinity for coordinator in crew]
+    wait_until(lambda: all(len(affinity._fleet) == 3 for affinity in known))
+    planner.last = 2400
+    assert crew[0].wait_idle(60)
+    assert work.seen == once_each(2400)
+    assert set(work.workers) == {"w0", "w1", "w2"}, "nobody idled"
+    mostly = sum(max(collections.Counter(names).values()) for names in areas.values()) / 240
+    print("%s: %.2f of the partitions went to the worker of their area" % (strategy.value, mostly))
+    assert mostly > 0.65
+    assert verify(looked).problems == []

@@ -279,6 +279,33 @@ def test_row_exception_in_a_half_open_probe(bench: Bench, reason: Optional[Cance
     assert bench.breaker.state is BreakerState.OPEN
 
 
+@pytest.mark.parametrize("reason, ending", [(None, raises), *((CancelReason.TIMEOUT, e) for e in INTERRUPTED)])
+def test_what_fails_while_the_breaker_is_open_burns_no_attempt(
+    bench: Bench, reason: Optional[CancelReason], ending: Process
+) -> None:
+    def trip_first(ctx: Any, *what: Any) -> Any:
+        for _ in range(3):
+            permit = bench.breaker.acquire()
+            assert permit is not None
+            bench.breaker.failure(permit, 9, "down")
+        bench.breaker.settled.clear()
+        return after(bench, reason, ending)(ctx, *what)
+
+    bench.breaker = SpyBreaker(bench.clock, open_timeout=1e6)
+    partition = bench.run(trip_first)
+    assert row(partition, bench) == (PENDING, True, 0, 0, ["nothing"])
+    assert partition.error and bench.breaker.state is BreakerState.OPEN
+
+
+def test_a_permanent_error_is_one_also_while_the_breaker_is_open(bench: Bench) -> None:
+    def trip_first(ctx: Any, *what: Any) -> Any:
+        for _ in range(3):
+            bench.breaker.failure(bench.breaker.acquire(), 9, "down")  # type: ignore[arg-type]
+        return raises_permanent(ctx, *what)
+
+    assert bench.run(trip_first).status is FAILED
+
+
 def test_a_probe_that_succeeds_counts_for_closing(bench: Bench) -> None:
     half_open(bench)
     assert row(bench.run(returns), bench) == (COMPLETED, False, 0, 0, ["success"])

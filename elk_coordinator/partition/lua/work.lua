@@ -6,7 +6,8 @@
 -- ARGV   1 stream  2 sequence number  3 floor  4 worker  5 lease_ms  6 free slots  7 prefetch  8 suspects allowed (0/1)
 --        9 max_attempts  10 max_deliveries  11 channel  12 number of reports
 --        then per report: id, token, outcome letter, processed, delay_ms, error; then the number of starts;
---        then per start: id, token
+--        then per start: id, token; then, with affinity only: how far to look at the head of the queue (at most 500),
+--        a character per bucket of areas ('1' this worker's), partitions per area
 -- Reply  {1, now_us, lost_data, left, expired, codes, id, spec, state, id, spec, state, ...}
 --        codes: a letter per report: C completed, P pending, F failed, '-' the claim is gone (nothing changed)
 --        {0} stale: a later turn of this stream ran already   {-1} floor refused
@@ -191,12 +192,36 @@ if #to_suspects > 0 then redis.call('ZADD', KEYS[4], unpack(to_suspects)) end
 if #to_delayed > 0 then redis.call('ZADD', KEYS[5], unpack(to_delayed)) end
 if #to_failed > 0 then redis.call('ZADD', KEYS[8], unpack(to_failed)) end
 
+-- Affinity: of what was looked at, take the best priority first, within it one's own first, then by id.
+local function prefer(looked, count, owned, area)
+  local out, i = {}, 1
+  while looked[i] and #out < 2 * count do
+    local score, others = looked[i + 1], {}
+    while looked[i + 1] == score do
+      local bucket = math.floor(tonumber(looked[i]) / area) % #owned
+      local target = others
+      if string.byte(owned, bucket + 1) == 49 then target = out end
+      if #target < 2 * count then
+        target[#target + 1] = looked[i]
+        target[#target + 1] = score
+      end
+      i = i + 2
+    end
+    for j = 1, math.min(#others, 2 * count - #out) do out[#out + 1] = others[j] end
+  end
+  return out
+end
+
 -- Claim. Order: priority, then id. A suspect goes alone, so that a poison partition drags no neighbour with it.
 local granted, first = {}, stamp + 1
 local left = 0
 local reply = {1, text(now), lost_data, 0, 0, table.concat(codes)}
 if want > 0 and not meta[2] then
-  local picked = redis.call('ZRANGE', KEYS[3], 0, want - 1, 'WITHSCORES')
+  local look = ARGV[starts_at + 1 + starts * 2]
+  local picked = redis.call('ZRANGE', KEYS[3], 0, math.max(want, tonumber(look or '0')) - 1, 'WITHSCORES')
+  if look then
+    picked = prefer(picked, want, ARGV[starts_at + 2 + starts * 2], tonumber(ARGV[starts_at + 3 + starts * 2]))
+  end
   local source = KEYS[3]
   local slots = tonumber(ARGV[6])
   if ARGV[8] == '1' and slots > 0 then
