@@ -72,6 +72,12 @@ class GapQuestions:
             ranges = cut(at, high, size, room)
             yield ranges, [], ranges[-1][1] + 1, None
             return
+        if item.kind == SKIPPED and at == item.low and data_by is None and high - at >= size:
+            # Most of them are as empty as they were: one question each.
+            if not self._has(ctx, item, at, high):
+                yield [], [(at, high)], high + 1, None
+                return
+            data_by = high
         while at <= high and len(ranges) < room and self.left > 0 and not ctx.is_set():
             block = min(at + size - 1, high)
             if self._has(ctx, item, at, block):

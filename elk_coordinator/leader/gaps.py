@@ -281,7 +281,7 @@ class GapFiller:
         if kind == SKIPPED:
             if self._cursor == MAX_ID + 1:
                 return False
-            _, page = self._strategy._interval_page("skipped", self._cursor, PAGE)
+            _, page = self._strategy.interval_page("skipped", self._cursor, PAGE)
             self._queue.extend(Item(low, high, SKIPPED, low) for low, high in page)
             self._cursor = page[-1][1] + 1 if len(page) == PAGE else MAX_ID + 1
             return True
@@ -292,7 +292,7 @@ class GapFiller:
         if start is None:
             start = self._planner.first_id(ctx)
             self._log.mark(first_id=start)
-        _, page = self._strategy._interval_page("planned", self._cursor, PAGE)
+        _, page = self._strategy.interval_page("planned", self._cursor, PAGE)
         for low, high in holes(page, start):
             gone = intervals.find_overlap(self._seen, (low, high)) is not None
             self._queue.append(Item(low, high, DELETED if gone else HOLE, low))

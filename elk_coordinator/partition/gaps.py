@@ -273,7 +273,7 @@ def _skipped(strategy: PartitionStrategy) -> Tuple[int, List[Range], bool]:
     first: Optional[int] = None
     version = 0
     while len(out) < MAX_SKIPPED_READ:
-        found, page = strategy._interval_page("skipped", first, _PAGE)
+        found, page = strategy.interval_page("skipped", first, _PAGE)
         if out and found != version:
             # The totals shall be of one moment: the caller begins again.
             return -1, out, True

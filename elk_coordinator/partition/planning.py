@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Iterable, List, Sequence, Tuple
+from typing import Iterable, List, Optional, Sequence, Tuple
 
 import attr
 
@@ -134,6 +134,11 @@ class Planning(Steps):
                 again, page = self._interval_page(which, page[-1][1] + 1, 1000)
                 if again != version:
                     break
+
+    def interval_page(self, which: str, first: Optional[int] = None, limit: int = 1000) -> Tuple[int, List[Range]]:
+        """Return the plan's version and up to *limit* intervals of ``planned`` or ``skipped`` that end at *first* or
+        later, in order; one round trip."""
+        return self._interval_page(which, first, limit)
 
     def planned_intervals(self) -> List[Range]:
         """Return everything planned, as merged intervals (partitions, skipped and pruned ranges together)."""

@@ -11,7 +11,8 @@ meta               hash    last (the last stamp), schema, strategy, planned_vers
                            known loss of data), asked, exhausted_at, exhausted_version,
                            planned_by (the request that made planned_version)
 lock:<name>        hash    owner, token, deadline (ms), ttl (ms); ``leader`` is the leader's    lock_*
-value:<name>       hash    version, data                                                        value_cas
+value:<name>       hash    version, data; ``gaps`` is what the leader did about gaps            value_cas
+                           (JSON, the newest 500)
 workers            zset    worker -> deadline (ms)                                              heartbeat, beat
 worker_info        hash    worker -> JSON about it                                              heartbeat, beat
 streams            hash    <nonce>:<stream> -> last sequence number and answer; goes with       work, heartbeat
