@@ -10,14 +10,15 @@ from typing import Any, Callable, Dict, List, Optional, Protocol
 from elk_coordinator.config import CoordinatorConfig, default_worker_id
 from elk_coordinator.errors import StoreUnavailable
 from elk_coordinator.leader.allocator import Allocator
+from elk_coordinator.leader.commands import Commands
 from elk_coordinator.leader.election import Election, Leadership
 from elk_coordinator.leader.gaps import GapFiller
 from elk_coordinator.leader.planner import GuardedPlanner
 from elk_coordinator.leader.recovery import Recovery
-from elk_coordinator.model import Beat, CancelReason
+from elk_coordinator.model import Beat, CancelReason, Sweep
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.observability.metrics import Metrics
-from elk_coordinator.partition.factory import create_strategy
+from elk_coordinator.partition.factory import command_store, create_strategy
 from elk_coordinator.partition.gaps import Gaps
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.protocols import DRAINING, RUNNING, STARTING, Health
@@ -80,10 +81,18 @@ class HttpRole(Role):
 class LeaderParts:
     """What only a worker with a planner has."""
 
-    def __init__(self, planner: GuardedPlanner, allocator: Allocator, recovery: Recovery, election: Election) -> None:
+    def __init__(
+        self,
+        planner: GuardedPlanner,
+        allocator: Allocator,
+        recovery: Recovery,
+        commands: Commands,
+        election: Election,
+    ) -> None:
         self.planner = planner
         self.allocator = allocator
         self.recovery = recovery
+        self.commands = commands
         self.election = election
 
 
@@ -164,10 +173,11 @@ class Parts:
         if guarded is not None:
             leader = self.leader = self._leader_parts(owner, guarded, config, clock, logger)
             # The allocator before the election: a worker whose allocator is dead does not stand.
-            roles += [leader.allocator, leader.recovery, leader.election]
+            roles += [leader.allocator, leader.recovery, leader.commands, leader.election]
             # Straight to the planning: while it knows of nothing new, a hungry worker's hint costs no round trip.
             hints["hungry"] = [leader.allocator.hint]
             hints["asked"] = [leader.recovery.wake.set]
+            hints["command"] = [leader.commands.hint]
             hints["leader"] = [leader.election.wake.set]
         roles.append(Wakeup(self.strategy.store, hints, logger))
         if self.events.has_users:
@@ -197,11 +207,19 @@ class Parts:
             self.strategy, planner, self.leadership, config, clock, self.events, logger, election.step_down
         )
         allocator.gaps = GapFiller(self.strategy, planner, config, clock, self.events, logger)
-        recovery = Recovery(
-            self.strategy, lambda: self.leadership.term, clock, allocator.on_sweep, self.events, logger, config.lease
+        commands = Commands(
+            command_store(self.strategy), lambda: self.leadership.term, clock, logger, config.leader_lock_expiry
         )
-        self.leadership.wakes = [allocator.wake, recovery.wake]
-        return LeaderParts(planner, allocator, recovery, election)
+
+        def on_sweep(sweep: Sweep) -> None:
+            allocator.on_sweep(sweep)
+            commands.on_sweep(sweep)
+
+        recovery = Recovery(
+            self.strategy, lambda: self.leadership.term, clock, on_sweep, self.events, logger, config.lease
+        )
+        self.leadership.wakes = [allocator.wake, recovery.wake, commands.wake]
+        return LeaderParts(planner, allocator, recovery, commands, election)
 
     def _look_for_gaps(self, mode: str) -> bool:
         if self.leader is None or self.leadership.term is None:

@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, List, Optional, Union
 
 import attr
 
+from elk_coordinator.admin.service import AdminService
 from elk_coordinator.assembly import HttpRole, Parts
 from elk_coordinator.config import CoordinatorConfig, check_namespace, check_options
 from elk_coordinator.errors import ConfigError, ForkedError, StateError, StoreError, StoreUnavailable
@@ -227,7 +228,9 @@ class Coordinator:
         # 1. Claim nothing more; what has not started goes back with the next report. (The tasks were told by stop().)
         self._claimer.wake.set()
         # 2. Step down, so that a follower plans on while we drain.
-        left = self._crew.stop(["allocator", "recovery", "election"], min(1.0, max(0.1, until - clock.monotonic())))
+        left = self._crew.stop(
+            ["allocator", "recovery", "commands", "election"], min(1.0, max(0.1, until - clock.monotonic()))
+        )
         if self._parts.leader is not None:
             self._parts.leader.election.step_down("stopping")
         # 3. Drain while heartbeats and reports go on.
@@ -387,6 +390,11 @@ class Coordinator:
     def gaps(self) -> Gaps:
         """What no partition covers, and what the leader did about it; on every worker, also after stop()."""
         return self._parts.gaps
+
+    @property
+    def admin(self) -> AdminService:
+        """Operates this namespace: commands, and what there is to see; goes on working after stop()."""
+        return AdminService(self.strategy)
 
     @property
     def circuit_breaker(self) -> Optional[CircuitBreaker]:
