@@ -7,6 +7,7 @@ import platform
 import socket
 from typing import Any, Callable, Dict, List, Optional, Protocol
 
+from elk_coordinator.admin.api import AdminApi, ApiHandler
 from elk_coordinator.config import CoordinatorConfig, default_worker_id
 from elk_coordinator.errors import StoreUnavailable
 from elk_coordinator.leader.allocator import Allocator
@@ -14,6 +15,7 @@ from elk_coordinator.leader.election import Election, Leadership
 from elk_coordinator.leader.planner import GuardedPlanner
 from elk_coordinator.leader.recovery import Recovery
 from elk_coordinator.model import Beat, CancelReason
+from elk_coordinator.observability.app import App, Handler, Request, Response, json_response
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.observability.metrics import Metrics
 from elk_coordinator.partition.factory import create_strategy
@@ -70,6 +72,19 @@ class HttpRole(Role):
 
     def interrupt(self) -> None:
         self._server.close()
+
+
+def add_admin_api(app: App, api: AdminApi) -> None:
+    """Let *app* answer what *api* knows; the two know nothing of each other."""
+
+    def serve(handler: ApiHandler) -> Handler:
+        def answer(request: Request) -> Response:
+            return json_response(*handler(request))
+
+        return answer
+
+    for method, path, handler in api.routes():
+        app.add(path, serve(handler), (method,))
 
 
 class LeaderParts:

@@ -1,0 +1,1 @@
+"""Operating a namespace: one service behind every door."""
