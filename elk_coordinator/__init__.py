@@ -2,6 +2,7 @@
 
 import logging
 
+from elk_coordinator.admin.service import AdminClient
 from elk_coordinator.config import CircuitBreakerConfig, CoordinatorConfig
 from elk_coordinator.coordinator import Coordinator
 from elk_coordinator.errors import (
@@ -54,6 +55,8 @@ __all__ = [
     "PartitionStatus",
     "PartitionFilter",
     "PartitionStats",
+    # operating it
+    "AdminClient",
     # what users implement and are given
     "Processor",
     "PartitionPlanner",

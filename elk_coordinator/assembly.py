@@ -8,18 +8,21 @@ import socket
 from typing import Any, Callable, Dict, List, Optional, Protocol
 
 from elk_coordinator.admin.api import AdminApi, ApiHandler
+from elk_coordinator.admin.service import AdminService
 from elk_coordinator.config import CoordinatorConfig, default_worker_id
 from elk_coordinator.errors import StoreUnavailable
 from elk_coordinator.leader.allocator import Allocator
+from elk_coordinator.leader.commands import Commands
 from elk_coordinator.leader.election import Election, Leadership
 from elk_coordinator.leader.planner import GuardedPlanner
 from elk_coordinator.leader.recovery import Recovery
-from elk_coordinator.model import Beat, CancelReason
+from elk_coordinator.model import Beat, CancelReason, Sweep
 from elk_coordinator.observability.app import App, Handler, Request, Response, json_response
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.observability.metrics import Metrics
-from elk_coordinator.partition.factory import create_strategy
+from elk_coordinator.partition.factory import command_store, create_strategy
 from elk_coordinator.partition.strategy import PartitionStrategy
+from elk_coordinator.protocols import CoordinatorView
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
 from elk_coordinator.runtime.threads import Crew, Role
@@ -90,10 +93,18 @@ def add_admin_api(app: App, api: AdminApi) -> None:
 class LeaderParts:
     """What only a worker with a planner has."""
 
-    def __init__(self, planner: GuardedPlanner, allocator: Allocator, recovery: Recovery, election: Election) -> None:
+    def __init__(
+        self,
+        planner: GuardedPlanner,
+        allocator: Allocator,
+        recovery: Recovery,
+        commands: Commands,
+        election: Election,
+    ) -> None:
         self.planner = planner
         self.allocator = allocator
         self.recovery = recovery
+        self.commands = commands
         self.election = election
 
 
@@ -130,6 +141,14 @@ class Parts:
         self.public_strategy = create_strategy(config.strategy, namespace, store, **options)
         self.public_strategy.memory = self.strategy.memory
         self.worker_id = worker_id = config.worker_id or default_worker_id(self.strategy.nonce)
+        self.admin_api = AdminApi(
+            AdminService(self.public_strategy, ("http on %s" % worker_id)[:200]),
+            self.public_strategy.get_partition,
+            namespace,
+            config.admin_token,
+            logger,
+            gaps=None,
+        )
         self.metrics = Metrics(namespace, worker_id, clock)
         self.events = Events(namespace, worker_id, clock, logger, [self.metrics], config.listeners)
         self.crew = Crew(namespace, clock, logger, owner.on_role_death, owner.on_store_failure)
@@ -171,10 +190,11 @@ class Parts:
         if guarded is not None:
             leader = self.leader = self._leader_parts(owner, guarded, config, clock, logger)
             # The allocator before the election: a worker whose allocator is dead does not stand.
-            roles += [leader.allocator, leader.recovery, leader.election]
+            roles += [leader.allocator, leader.recovery, leader.commands, leader.election]
             # Straight to the planning: while it knows of nothing new, a hungry worker's hint costs no round trip.
             hints["hungry"] = [leader.allocator.hint]
             hints["asked"] = [leader.recovery.wake.set]
+            hints["command"] = [leader.commands.hint]
             hints["leader"] = [leader.election.wake.set]
         roles.append(Wakeup(self.strategy.store, hints, logger))
         if self.events.has_users:
@@ -203,11 +223,25 @@ class Parts:
         allocator = Allocator(
             self.strategy, planner, self.leadership, config, clock, self.events, logger, election.step_down
         )
-        recovery = Recovery(
-            self.strategy, lambda: self.leadership.term, clock, allocator.on_sweep, self.events, logger, config.lease
+        commands = Commands(
+            command_store(self.strategy), lambda: self.leadership.term, clock, logger, config.leader_lock_expiry
         )
-        self.leadership.wakes = [allocator.wake, recovery.wake]
-        return LeaderParts(planner, allocator, recovery, election)
+
+        def on_sweep(sweep: Sweep) -> None:
+            allocator.on_sweep(sweep)
+            commands.on_sweep(sweep)
+
+        recovery = Recovery(
+            self.strategy, lambda: self.leadership.term, clock, on_sweep, self.events, logger, config.lease
+        )
+        self.leadership.wakes = [allocator.wake, recovery.wake, commands.wake]
+        return LeaderParts(planner, allocator, recovery, commands, election)
+
+    def http_app(self, view: CoordinatorView, logger: logging.Logger) -> App:
+        """Return the application that answers for a coordinator, the operator's API included."""
+        app = App(view, self.metrics, logger)
+        add_admin_api(app, self.admin_api)
+        return app
 
     def describe(self, state: str, pid: int, http: Optional[str]) -> Dict[str, Any]:
         """Return what the registry shows of this worker; JSON-ready."""

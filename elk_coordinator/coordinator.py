@@ -9,11 +9,11 @@ from typing import Any, Callable, Dict, List, Optional, Union
 
 import attr
 
+from elk_coordinator.admin.service import AdminService
 from elk_coordinator.assembly import HttpRole, Parts
 from elk_coordinator.config import CoordinatorConfig, check_namespace, check_options
 from elk_coordinator.errors import ConfigError, ForkedError, StateError, StoreError, StoreUnavailable
 from elk_coordinator.model import Beat, CancelReason, PartitionStats, WorkerInfo
-from elk_coordinator.observability.app import App
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.partition.factory import create_strategy
 from elk_coordinator.partition.idle import wait_until_idle
@@ -151,7 +151,7 @@ class Coordinator:
     def _bind_http(self) -> None:
         if not self.config.metrics_enabled or self._server is not None:
             return
-        server = HttpServer(App(self, self._parts.metrics, self._logger), self.config.metrics_addr, self._logger)
+        server = HttpServer(self._parts.http_app(self, self._logger), self.config.metrics_addr, self._logger)
         try:
             self._http_address = server.bind()
         except OSError as exc:
@@ -210,7 +210,9 @@ class Coordinator:
         # 1. Claim nothing more; what has not started goes back with the next report. (The tasks were told by stop().)
         self._claimer.wake.set()
         # 2. Step down, so that a follower plans on while we drain.
-        left = self._crew.stop(["allocator", "recovery", "election"], min(1.0, max(0.1, until - clock.monotonic())))
+        left = self._crew.stop(
+            ["allocator", "recovery", "commands", "election"], min(1.0, max(0.1, until - clock.monotonic()))
+        )
         if self._parts.leader is not None:
             self._parts.leader.election.step_down("stopping")
         # 3. Drain while heartbeats and reports go on.
@@ -355,6 +357,11 @@ class Coordinator:
         """The partitions of this namespace; goes on working after stop()."""
         self._check_fork()
         return self._parts.public_strategy
+
+    @property
+    def admin(self) -> AdminService:
+        """Operates this namespace: commands, and what there is to see; goes on working after stop()."""
+        return AdminService(self.strategy)
 
     @property
     def circuit_breaker(self) -> Optional[CircuitBreaker]:

@@ -192,8 +192,8 @@ class AdminApi:
         if unknown:
             raise Refusal(400, "unknown field %.100r; known are %s" % (unknown[0], ", ".join(fields)))
         name = body.get("command_id")
-        if name is not None and not (isinstance(name, str) and re.match(r"[A-Za-z0-9_-]{1,64}\Z", name)):
-            raise Refusal(400, "command_id: must be 1 to 64 letters, digits, '-' and '_'")
+        if name is not None and not (isinstance(name, str) and re.match(r"[A-Za-z0-9_.-]{1,64}\Z", name)):
+            raise Refusal(400, "command_id: must be 1 to 64 letters, digits, '-', '_' and '.'")
         return body
 
     def _queue(self, request: ApiRequest, kind: str, args: Mapping[str, Any], body: Mapping[str, Any]) -> str:

@@ -103,6 +103,8 @@ class Document:
             #: stream -> [sequence, letters, first token, granted ids]
             self.streams: Dict[str, List[Any]] = raw.get("streams", {})
             self.cancels: Dict[str, List[str]] = raw.get("cancels", {})
+            #: command id -> row of simple_commands
+            self.commands: Dict[str, List[Any]] = raw.get("commands", {})
         except (ValueError, KeyError, IndexError, TypeError) as exc:
             raise StoreError("the document of this namespace cannot be read: %s" % exc) from exc
 
@@ -119,6 +121,7 @@ class Document:
                 "deleted": self.deleted,
                 "streams": self.streams,
                 "cancels": self.cancels,
+                "commands": self.commands,
             },
             separators=(",", ":"),
         ).encode("utf-8")
@@ -158,7 +161,7 @@ class Document:
             return record.p.status if record.outcome == item.outcome.value else None
         p = record.p
         record.outcome, record.lease, record.deadline = item.outcome.value, 0.0, 0.0
-        self.cancels.pop(str(item.partition_id), None)
+        wish = self.cancels.pop(str(item.partition_id), None)
         if item.outcome is Outcome.COMPLETED:
             record.change(
                 stamp, status=PartitionStatus.COMPLETED, processed=item.processed, checkpoint=p.max_id, error=None,
@@ -172,10 +175,14 @@ class Document:
             or (item.outcome is Outcome.ERROR and attempt >= max_attempts)
             or (item.outcome is Outcome.LOST and deliveries >= max_deliveries)
         )
+        error = clip_error(item.error) if item.error else p.error
+        if wish is not None and wish[0] == "C" and not failed:
+            # An operator's cancel outranks another attempt.
+            failed, error = True, "cancelled by %s" % wish[1]
         delay = 0.0 if failed or item.outcome is Outcome.LOST else item.delay
         record.change(
             stamp, status=PartitionStatus.FAILED if failed else PartitionStatus.PENDING, attempt=attempt,
-            deliveries=deliveries, error=clip_error(item.error) if item.error else p.error,
+            deliveries=deliveries, error=error,
             retry_at=self.now + delay if delay > 0 else None, last_heartbeat=None,
         )  # fmt: skip
         return record.p.status
@@ -223,11 +230,14 @@ class Document:
             if not preempt or min(record.deadline, self.now + record.lease) > self.now:
                 return False
             deliveries += 1
-            if deliveries >= max_deliveries:
+            if deliveries >= max_deliveries or self.cancels.get(str(p.partition_id), "")[:1] == ["C"]:
                 self._lose(record, stamp, deliveries, max_deliveries)
                 return False
         elif p.status not in HELD and p.status is not PartitionStatus.PENDING:
             return False
+        # A release was meant for the claim that ends here; a cancel is meant for the partition.
+        if self.cancels.get(str(p.partition_id), "")[:1] == ["R"]:
+            del self.cancels[str(p.partition_id)]
         record.outcome, record.lease, record.deadline = "", lease, self.now + lease
         record.change(
             stamp, status=PartitionStatus.RUNNING, fencing_token=stamp, worker_id=worker_id, deliveries=deliveries,
@@ -283,7 +293,10 @@ class Document:
         """Take a partition from a claim that ran out: pending again, or failed when it was lost too often."""
         failed = deliveries >= max_deliveries
         error = record.p.error
-        if failed:
+        wish = self.cancels.pop(str(record.p.partition_id), None)
+        if wish is not None and wish[0] == "C":
+            failed, error = True, "cancelled by %s" % wish[1]
+        elif failed:
             text = "lost %d times by workers that died or froze while they held it, last by %s"
             error = text % (deliveries, record.p.worker_id)
         record.outcome, record.lease, record.deadline = Outcome.LOST.value, 0.0, 0.0
@@ -305,6 +318,11 @@ class Document:
             out[record.p.status] += 1
         out[PartitionStatus.COMPLETED] += sum(chunk[3] for chunk in self.chunks) - len(self.deleted)
         return out
+
+    @property
+    def waits(self) -> bool:
+        """Whether an operator's command has not ended."""
+        return any(row[4] in ("queued", "running") for row in self.commands.values())
 
     def wishes(self, claims: Sequence[Tuple[int, int]]) -> Mapping[int, Tuple[CancelReason, str]]:
         """Return what operators want of these claims."""

@@ -32,12 +32,19 @@ from elk_coordinator.model import (
     Turn,
 )
 from elk_coordinator.partition import codec
+from elk_coordinator.partition.commands import NO_JOB, CarriedOn
 from elk_coordinator.partition.requests import BeatRequest, TurnRequest
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.store.base import DataStore
 from elk_coordinator.store.redis_store import RedisDataStore, floor_refused
 
 _TURN_KEYS = "meta streams pending suspects delayed leases claimed failed specs state done cancels corrupt"
+_DELETE_KEYS = (
+    "meta planned specs state done leases pending suspects delayed failed cancels lock:leader "
+    "command_state command_queue command_ended"
+)
+_SWEEP_KEYS = "meta leases state claimed pending suspects delayed failed corrupt lock:leader cancels command_queue"
+_JOB_KEYS = "command_state command_queue command_ended"
 _INDEX_OF = {"active": ("specs", "HSCAN"), "done": ("done", "HSCAN"), "held": ("leases", "ZSCAN"),
              "failed": ("failed", "ZSCAN")}  # fmt: skip
 
@@ -60,17 +67,9 @@ _INDEXES_OF = {
     PartitionStatus.FAILED: ("f",),
 }
 _ALL_INDEXES = (
-    ("specs", "HSCAN"),
-    ("state", "HSCAN"),
-    ("pending", "ZSCAN"),
-    ("suspects", "ZSCAN"),
-    ("delayed", "ZSCAN"),
-    ("leases", "ZSCAN"),
-    ("claimed", "SSCAN"),
-    ("failed", "ZSCAN"),
-    ("corrupt", "SSCAN"),
-    ("done", "HSCAN"),
-)
+    ("specs", "HSCAN"), ("state", "HSCAN"), ("pending", "ZSCAN"), ("suspects", "ZSCAN"), ("delayed", "ZSCAN"),
+    ("leases", "ZSCAN"), ("claimed", "SSCAN"), ("failed", "ZSCAN"), ("corrupt", "SSCAN"), ("done", "HSCAN"),
+)  # fmt: skip
 
 
 class HashPartitionStrategy(PartitionStrategy):
@@ -90,8 +89,8 @@ class HashPartitionStrategy(PartitionStrategy):
         self._turn_keys = keys.many(_TURN_KEYS)
         self._beat_keys = keys.many("meta workers worker_info leases state cancels streams")
         self._checkpoint_keys = keys.many("meta leases state")
-        self._sweep_keys = keys.many("meta leases state claimed pending suspects delayed failed corrupt lock:leader")
-        self._plan_keys = keys.many("meta lock:leader planned skipped specs pending")
+        self._sweep_keys = keys.many(_SWEEP_KEYS)
+        self._plan_keys = keys.many("meta lock:leader planned skipped specs pending " + _JOB_KEYS)
         self._read_keys = keys.many("specs state done leases pending suspects delayed failed claimed")
         self._stats_keys = keys.many("meta pending suspects delayed leases claimed failed done planned corrupt")
 
@@ -220,7 +219,8 @@ class HashPartitionStrategy(PartitionStrategy):
                     codec.STATUS_OF_LETTER[letter.decode("ascii")],
                 )
             )
-        return Sweep(reclaimed, bool(reply[2]), bool(reply[3]), reply[3] == 2, int(reply[4]), int(reply[5]))
+        calls = int(reply[3])
+        return Sweep(reclaimed, bool(reply[2]), calls % 4 > 0, calls % 4 == 2, int(reply[4]), int(reply[5]), calls > 3)
 
     def plan_state(self, calls_heard: bool = False) -> PlanState:
         keys = self.store.keys.many("meta planned pending suspects delayed leases")
@@ -249,6 +249,7 @@ class HashPartitionStrategy(PartitionStrategy):
         partitions: Sequence[CreatePartition],
         planned: Tuple[Sequence[Range], Sequence[Range]],
         skipped: Tuple[Sequence[Range], Sequence[Range]],
+        job: Sequence[Any] = NO_JOB,
     ) -> int:
         args: List[Any] = [
             expected_version,
@@ -268,6 +269,7 @@ class HashPartitionStrategy(PartitionStrategy):
         for ranges in (planned[0], planned[1], skipped[0], skipped[1]):
             args.append(len(ranges))
             args += [codec.interval(item) for item in ranges]
+        args += job
         reply = self.store.run("partition/plan", self._plan_keys, args)
         return self._plan_version(reply, expected_version, term or 0)
 
@@ -277,6 +279,8 @@ class HashPartitionStrategy(PartitionStrategy):
             raise VersionConflict("the plan of %r" % self.namespace, expected, int(reply[1]))
         if reply[0] == -2:
             raise LeaseLost(0, term, "the plan of this leader's term")
+        if reply[0] == -4:
+            raise CarriedOn
         if reply[0] == -3:
             raise StoreError("the planned intervals of %r were changed by hand: run 'elk verify'" % self.namespace)
         version = int(self._checked(reply, "a plan")[1])
@@ -286,7 +290,7 @@ class HashPartitionStrategy(PartitionStrategy):
     def _acquire(
         self, partition_id: int, worker_id: str, sequence: int, preempt: bool, force: bool
     ) -> Optional[Partition]:
-        keys = self.store.keys.many("meta streams pending suspects delayed leases claimed failed specs state")
+        keys = self.store.keys.many("meta streams pending suspects delayed leases claimed failed specs state cancels")
         args: List[Any] = [self.stream("acquire"), sequence, self.memory.floor, worker_id, int(self.lease * 1000)]
         args += [codec.pad(partition_id), int(preempt), int(force), self.max_deliveries]
         reply = self._checked(self.store.run("partition/acquire", keys, args), "an acquisition")
@@ -320,18 +324,23 @@ class HashPartitionStrategy(PartitionStrategy):
         return int(self._checked(reply, "an update")[1])
 
     def _delete(
-        self, partition_ids: Sequence[int], expected_version: int, planned: Tuple[Sequence[Range], Sequence[Range]]
+        self,
+        partition_ids: Sequence[int],
+        expected_version: int,
+        planned: Tuple[Sequence[Range], Sequence[Range]],
+        term: int = 0,
+        job: Sequence[Any] = NO_JOB,
     ) -> List[int]:
-        keys = self.store.keys.many("meta planned specs state done leases pending suspects delayed failed cancels")
+        keys = self.store.keys.many(_DELETE_KEYS)
         args: List[Any] = [expected_version, self.memory.floor, len(partition_ids)]
         args += [codec.pad(partition_id) for partition_id in partition_ids]
         for ranges in planned:
             args.append(len(ranges))
             args += [codec.interval(item) for item in ranges]
-        reply = self.store.run("partition/delete", keys, args)
+        reply = self.store.run("partition/delete", keys, [*args, term, *job])
         if reply[0] == 2:
             return [int(name) for name in reply[1:]]
-        self._plan_version(reply, expected_version, 0)
+        self._plan_version(reply, expected_version, term)
         return []
 
     def _interval_page(self, which: str, first: Optional[int], limit: int) -> Tuple[int, List[Range]]:

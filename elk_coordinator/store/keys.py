@@ -29,7 +29,12 @@ done               hash    id -> "min span created token version deliveries atte
                            processed worker [options]": completed
 planned            zset    merged intervals "hi:lo", 20 digits of id + 2^63 each (scores 0)     plan
 skipped            zset    the same, for IDs known to hold no data; a part of planned           plan
-cancels            hash    id -> "C who" or "R who": an operator wants a held partition back    cancel
+cancels            hash    id -> "C who" or "R who": an operator wants a held partition back    command
+commands           hash    command id -> "stamp JSON": stamp of its submission, kind, arguments,   submit
+                           by whom; goes a day after its end
+command_state      hash    command id -> how far it is (progress.lua); goes with it             submit, command, ...
+command_queue      zset    command id -> stamp of its submission, while it has not ended        submit, command, ...
+command_ended      zset    command id -> end (us)                                               command, ...
 corrupt            set     ids whose record could not be read: set aside, named by verify       work, sweep
 =================  ======  ===================================================================  ======================
 

@@ -2,6 +2,7 @@
 -- Claim one partition by its id, as running.
 --
 -- KEYS   1 meta  2 streams  3 pending  4 suspects  5 delayed  6 leases  7 claimed  8 failed  9 specs  10 state
+--        11 cancels
 -- ARGV   1 stream  2 sequence number  3 floor  4 worker  5 lease_ms  6 id  7 preempt (0/1)  8 force (0/1)
 --        9 max_deliveries
 -- Reply  {1, spec, state, deadline (ms)} granted   {2} not to be had: leased, failed, or lost too often   {3} no such active partition
@@ -43,14 +44,19 @@ if s.status == 'R' or s.status == 'C' then
   local deadline = tonumber(redis.call('ZSCORE', KEYS[6], id) or '0')
   if ARGV[8] == '1' then
     granted = true
+    -- A release was meant for the claim that ends here; a cancel is meant for the partition.
+    if string.match(redis.call('HGET', KEYS[11], id) or '', '^R ') then redis.call('HDEL', KEYS[11], id) end
   elseif ARGV[7] == '1' and math.min(deadline, now_ms + tonumber(s.lease)) <= now_ms then
     granted = true
     s.deliveries = s.deliveries + 1
-    if s.deliveries >= tonumber(ARGV[9]) then
+    local who = string.match(redis.call('HGET', KEYS[11], id) or '', '^C (.*)$')
+    redis.call('HDEL', KEYS[11], id)
+    if who or s.deliveries >= tonumber(ARGV[9]) then
       granted = false
       s.status, s.version, s.lease, s.outcome, s.retry = 'F', text(stamp), '0', 'L', '0'
       s.err = string.format('lost %d times by workers that died or froze while they held it, last by %s',
         s.deliveries, s.worker)
+      if who then s.err = 'cancelled by ' .. who end
       redis.call('HSET', KEYS[10], id, write_state(s))
       redis.call('ZREM', KEYS[6], id)
       redis.call('SREM', KEYS[7], id)

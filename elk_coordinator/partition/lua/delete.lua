@@ -1,14 +1,23 @@
--- include: stamp.lua
+-- include: stamp.lua progress.lua
 -- Delete partitions that nobody holds, and take their ranges out of the plan, in one step.
 --
 -- KEYS   1 meta  2 planned  3 specs  4 state  5 done  6 leases  7 pending  8 suspects  9 delayed  10 failed  11 cancels
+--        12 lock:leader  13 command_state  14 command_queue  15 command_ended
 -- ARGV   1 expected version of the plan  2 floor  3 number of ids, then the ids
 --        then two lists, each a count and its members: planned removed, planned added
+--        then of the operator's command this is a step of: term of the leader, its id ('' = none), the mark it was computed
+--        from, its new state, the rest of its new mark
 -- Reply  {1, new version}   {0, found version} somebody planned meanwhile   {2, id, id, ...} these are held by now
 --        {-1} floor refused   {-3} the intervals are not as the caller read them
+--        {-2, holder's term} the term is over   {-4} somebody carried the command on since it was read
 -- Replay a repeated request finds the version changed: {0}; the caller reads again and finds them gone.
 -- Cost   a constant number of commands, at most 500 ids.
 
+local job = #ARGV - 3
+if ARGV[job] ~= '' then
+  local refused = step_refused(KEYS[12], KEYS[13], ARGV[job - 1], ARGV[job], ARGV[job + 1])
+  if refused then return refused end
+end
 local meta = redis.call('HMGET', KEYS[1], 'last', 'planned_version')
 if (meta[2] or '0') ~= ARGV[1] then return {0, meta[2] or '0'} end
 local n, at = tonumber(ARGV[3]), 4
@@ -51,4 +60,7 @@ if #lists[2] > 0 then
   redis.call('ZADD', KEYS[2], unpack(scored))
 end
 redis.call('HSET', KEYS[1], 'last', text(stamp), 'planned_version', text(stamp))
+if ARGV[job] ~= '' then
+  write_step(KEYS[13], KEYS[14], KEYS[15], ARGV[job], ARGV[job + 2], now_us(), ARGV[job + 3])
+end
 return {1, text(stamp)}

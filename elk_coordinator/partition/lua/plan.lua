@@ -1,13 +1,17 @@
--- include: stamp.lua
+-- include: stamp.lua progress.lua
 -- Create partitions and record their ranges as planned, or record skipped ranges, in one step.
 -- The caller merged the intervals; the version it read them at is the guard: whoever else planned in between wins.
 --
--- KEYS   1 meta  2 lock:leader  3 planned  4 skipped  5 specs  6 pending
+-- KEYS   1 meta  2 lock:leader  3 planned  4 skipped  5 specs  6 pending  7 command_state  8 command_queue
+--        9 command_ended
 -- ARGV   1 expected version  2 term of the leader, or '' for a public create  3 floor  4 channel
 --        5 name of this request  6 number of partitions, then per partition: id, -priority, spec head "min span", options JSON or ''
 --        then four lists, each a count and its members: planned removed, planned added, skipped removed, skipped added
+--        then of the operator's command this is a step of: its id ('' = none), the mark it was computed from, its new state,
+--        the rest of its new mark
 -- Reply  {1, new version}  {0, found version} somebody else planned  {-1} floor refused  {-2, holder's term} term is over
 --        {-3} the intervals are not as the caller read them (never happens unless the data was changed by hand)
+--        {-4} somebody carried the command on since it was read
 -- Replay the name of the last request is kept with the version it made: an equal one gets its answer again.
 -- Cost   a constant number of commands, at most 500 partitions.
 
@@ -15,6 +19,11 @@ local meta = redis.call('HMGET', KEYS[1], 'last', 'planned_version', 'max_id', '
 if ARGV[2] ~= '' then
   local term = redis.call('HGET', KEYS[2], 'token')
   if term ~= ARGV[2] then return {-2, term or '0'} end
+end
+local job = #ARGV - 3
+if ARGV[job] ~= '' then
+  local refused = step_refused(KEYS[2], KEYS[7], ARGV[2], ARGV[job], ARGV[job + 1])
+  if refused then return refused end
 end
 local found = meta[2] or '0'
 if found ~= ARGV[1] then
@@ -85,5 +94,6 @@ if n > 0 then
 end
 redis.call('HSET', KEYS[1], 'last', version, 'planned_version', version, 'max_id', text(max_id),
   'planned_by', ARGV[5] .. ' ' .. version)
+if ARGV[job] ~= '' then write_step(KEYS[7], KEYS[8], KEYS[9], ARGV[job], ARGV[job + 2], now, ARGV[job + 3]) end
 if n > 0 then redis.pcall('PUBLISH', ARGV[4], 'work') end
 return {1, version}

@@ -3,11 +3,12 @@
 -- Anybody may run it: the deadline alone decides, never who asks and never the worker registry.
 --
 -- KEYS   1 meta  2 leases  3 state  4 claimed  5 pending  6 suspects  7 delayed  8 failed  9 corrupt  10 lock:leader
+--        11 cancels  12 command_queue
 -- ARGV   1 limit (at most 500)  2 max_deliveries  3 floor  4 term of the leader, or '' for a worker
 --        5 lease_ms of the caller: deadlines further ahead than that are checked against their own length
 -- Reply  {1, now_us, more, hungry, pending, held, id, worker, token, deliveries, status, error, ...}  {-1} floor refused
 --        hungry: 1 workers ran low since the leader's last look, 2 somebody waits for a full round; the marks are
---        cleared for the leader of the term only
+--        cleared for the leader of the term only; 4 more when operators' commands wait
 -- Replay safe: what was taken back is no longer leased.
 -- Cost   a constant number of commands.
 
@@ -39,6 +40,7 @@ local expired = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms, 'LIMIT', 0,
 local reply = {1, text(now), 0, 0, 0, 0}
 if #expired > 0 then
   local lines = redis.call('HMGET', KEYS[3], unpack(expired))
+  local wishes = redis.call('HMGET', KEYS[11], unpack(expired))
   local set_state, to_pending, to_suspects, to_failed, broken = {}, {}, {}, {}, {}
   for i, id in ipairs(expired) do
     local s = lines[i] and read_state(lines[i])
@@ -46,7 +48,13 @@ if #expired > 0 then
       s.deliveries = s.deliveries + 1
       s.version, s.lease, s.outcome, s.retry = text(stamp), '0', 'L', '0'
       local target = to_pending
-      if s.deliveries >= max_deliveries then
+      local who = wishes[i] and string.match(wishes[i], '^C (.*)$')
+      if who then
+        -- An operator cancelled it while it was held.
+        s.status, s.err = 'F', 'cancelled by ' .. who
+        to_failed[#to_failed + 1] = 0
+        to_failed[#to_failed + 1] = id
+      elseif s.deliveries >= max_deliveries then
         s.status = 'F'
         s.err = string.format('lost %d times by workers that died or froze while they held it, last by %s',
           s.deliveries, s.worker)
@@ -69,6 +77,7 @@ if #expired > 0 then
   end
   redis.call('ZREM', KEYS[2], unpack(expired))
   redis.call('SREM', KEYS[4], unpack(expired))
+  redis.call('HDEL', KEYS[11], unpack(expired))
   if #set_state > 0 then redis.call('HSET', KEYS[3], unpack(set_state)) end
   if #to_pending > 0 then redis.call('ZADD', KEYS[5], unpack(to_pending)) end
   if #to_suspects > 0 then redis.call('ZADD', KEYS[6], unpack(to_suspects)) end
@@ -89,5 +98,6 @@ if ARGV[4] ~= '' then
   end
   reply[5] = redis.call('ZCARD', KEYS[5]) + redis.call('ZCARD', KEYS[6]) + redis.call('ZCARD', KEYS[7])
   reply[6] = redis.call('ZCARD', KEYS[2])
+  if redis.call('ZCARD', KEYS[12]) > 0 then reply[4] = reply[4] + 4 end
 end
 return reply

@@ -67,6 +67,17 @@ if reports > 0 then
   specs = redis.call('HMGET', KEYS[9], unpack(names))
 end
 
+-- What operators want of those that did not complete: a cancel outranks another attempt.
+local wishes = {}
+for i = 0, reports - 1 do
+  if ARGV[at + i * 6 + 2] ~= 'C' then
+    local names = {}
+    for k = 1, reports do names[k] = ids[k] end
+    wishes = redis.call('HMGET', KEYS[12], unpack(names))
+    break
+  end
+end
+
 local version = text(stamp)
 local codes = {}
 local set_state, del_state, set_done, unleased, uncancelled = {}, {}, {}, {}, {}
@@ -118,6 +129,8 @@ for i = 1, reports do
       if outcome == 'F' or outcome == 'X' or (outcome == 'E' and s.attempt >= tonumber(ARGV[9])) then
         s.status = 'F'
       end
+      local who = wishes[i] and string.match(wishes[i], '^C (.*)$')
+      if who and s.status == 'P' then s.status, s.err = 'F', 'cancelled by ' .. who end
       code = s.status
       if s.status == 'F' then
         to_failed[#to_failed + 1] = 0

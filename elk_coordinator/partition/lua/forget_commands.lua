@@ -1,0 +1,17 @@
+-- include: stamp.lua
+-- Remove commands that ended long ago; only the leader does.
+--
+-- KEYS   1 lock:leader  2 commands  3 command_state  4 command_ended
+-- ARGV   1 term  2 microseconds since the end  3 limit (at most 500)
+-- Reply  {1, removed}   {-2, holder's term} the term is over
+-- Replay safe.  Cost a constant number of commands.
+
+local holder = redis.call('HGET', KEYS[1], 'token')
+if holder ~= ARGV[1] then return {-2, holder or '0'} end
+local old = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', text(now_us() - tonumber(ARGV[2])), 'LIMIT', 0, ARGV[3])
+if #old > 0 then
+  redis.call('HDEL', KEYS[2], unpack(old))
+  redis.call('HDEL', KEYS[3], unpack(old))
+  redis.call('ZREM', KEYS[4], unpack(old))
+end
+return {1, #old}

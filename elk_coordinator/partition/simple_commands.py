@@ -1,0 +1,257 @@
+"""Operator commands of the SIMPLE strategy: rows of the document, each step one compare-and-set of it."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import attr
+
+from elk_coordinator.errors import ConfigError, LeaseLost, RangeConflict, StateError, StoreError
+from elk_coordinator.model import HELD, MAX_BATCH, PartitionStatus
+from elk_coordinator.partition import chunks, intervals
+from elk_coordinator.partition.codec import clip_error
+from elk_coordinator.partition.commands import (
+    KEEP_SECONDS,
+    MAX_LISTED,
+    MAX_QUEUED,
+    CommandStore,
+    Job,
+    numbered,
+    page_of,
+)
+from elk_coordinator.partition.document import Document, Record
+from elk_coordinator.partition.selection import new_partition
+from elk_coordinator.partition.simple_strategy import MAX_ACTIVE, SimplePartitionStrategy
+from elk_coordinator.store.base import DataStore
+
+_PENDING, _FAILED = PartitionStatus.PENDING, PartitionStatus.FAILED
+
+
+class SimpleCommands(CommandStore):
+    """The commands of a namespace that runs SIMPLE."""
+
+    def __init__(self, strategy: SimplePartitionStrategy) -> None:
+        self._strategy = strategy
+
+    def submit(self, command_id: str, kind: str, args: Mapping[str, Any], by: str) -> None:
+        def move(document: Document) -> Tuple[None, bool]:
+            if command_id in document.commands:
+                return None, False
+            if sum(1 for job in _jobs(document) if not _ended(job)) >= MAX_QUEUED:
+                raise StateError("%d commands wait already; wait until the leader has carried some out" % MAX_QUEUED)
+            stamp = document.draw(self._strategy.memory.floor)
+            _store(document, Job(command_id, kind, args, by, stamp, updated_us=int(document.now * 1e6)))
+            return None, True
+
+        self._strategy.change(move)
+        self._hint("command")
+
+    def _hint(self, topic: str) -> None:
+        try:
+            self._strategy.store.notify(topic)
+        except StoreError as exc:
+            # The leader looks once a second, hint or not.
+            self._strategy.logger.debug("no hint %r: %s", topic, exc)
+
+    # ---------------------------------------------------------------- reading
+
+    def _all(self) -> List[Job]:
+        return sorted(_jobs(self._strategy.look()), key=lambda job: job.submitted)
+
+    def get(self, command_id: str) -> Optional[Job]:
+        return next((job for job in self._all() if job.command_id == command_id), None)
+
+    def newest(self, limit: int) -> List[Job]:
+        return self._all()[::-1][:limit]
+
+    def queued(self) -> int:
+        return sum(1 for job in self._all() if not _ended(job))
+
+    def first(self) -> Optional[Job]:
+        return next((job for job in self._all() if not _ended(job)), None)
+
+    # ---------------------------------------------------------------- steps
+
+    def step(self, term: int, job: Job) -> None:
+        def move(document: Document, stamp: int) -> Job:
+            if job.kind == "create":
+                return self._create(document, job, stamp)
+            if job.kind == "delete":
+                return self._delete(document, job, stamp)
+            return _move(self._strategy.store, document, job, stamp)
+
+        self._step(term, job, move)
+        if job.kind in ("retry_failed", "resume", "create"):
+            self._hint("work")
+
+    def fail(self, term: int, job: Job, error: str) -> None:
+        self._step(term, job, lambda document, stamp: attr.evolve(job, state="failed", error=clip_error(error)))
+
+    def _step(self, term: int, job: Job, change: Any) -> None:
+        def move(document: Document) -> Tuple[None, bool]:
+            self._check_term(document, term)
+            row = document.commands.get(job.command_id)
+            if row is None or _job(job.command_id, row).mark != job.mark:
+                return None, False
+            stamp = document.draw(self._strategy.memory.floor)
+            after = change(document, stamp)
+            _store(document, attr.evolve(after, updated_us=int(document.now * 1e6)))
+            # Once a later leader has written, an earlier one is known to be late.
+            document.meta["term"] = term
+            return None, True
+
+        self._strategy.change(move)
+
+    def _check_term(self, document: Document, term: int) -> None:
+        if term < document.meta.get("term", 0) or not self._strategy.leads(term):
+            raise LeaseLost(0, term, "a command's step in this leader's term")
+
+    def expire(self, term: int, keep: float = KEEP_SECONDS) -> int:
+        def move(document: Document) -> Tuple[int, bool]:
+            self._check_term(document, term)
+            until = (document.now - keep) * 1e6
+            old = [job.command_id for job in _jobs(document) if _ended(job) and job.updated_us <= until][:MAX_BATCH]
+            for command_id in old:
+                del document.commands[command_id]
+            return len(old), bool(old)
+
+        return self._strategy.change(move)
+
+    def _create(self, document: Document, job: Job, stamp: int) -> Job:
+        active = sum(1 for r in document.records.values() if r.p.status is not PartitionStatus.COMPLETED)
+        page = page_of(job)
+        if active + len(page) > MAX_ACTIVE:
+            raise ConfigError(
+                "StrategyType.SIMPLE keeps at most %d active partitions, there are %d; use StrategyType.HASH"
+                % (MAX_ACTIVE, active)
+            )
+        first = int(document.meta.get("max_id", 0)) + 1
+        items = numbered(page, first)
+        for item in items:
+            clash = intervals.find_overlap(document.planned, (item.min_id, item.max_id))
+            if clash is not None:
+                asked = (item.partition_id, item.min_id, item.max_id)
+                raise RangeConflict(asked, clash, "overlaps the planned range")
+        gone, come = intervals.added(document.planned, [(p.min_id, p.max_id) for p in items])
+        document.planned[:] = sorted((set(document.planned) - set(gone)) | set(come))
+        for item in items:
+            document.records[item.partition_id] = Record(new_partition(item, stamp))
+        document.meta.update(max_id=items[-1].partition_id, planned_version=stamp)
+        listed = [*job.listed, first, items[-1].partition_id]
+        return _after(job, len(page), len(items), [], listed, len(job.args["ranges"]))
+
+    def _delete(self, document: Document, job: Job, stamp: int) -> Job:
+        page = page_of(job)
+        archived = chunks.find(self._strategy.store, document, set(page) - set(document.records))
+        left, ranges = [], []
+        for partition_id in page:
+            record = document.records.get(partition_id)
+            p = record.p if record is not None else archived.get(partition_id)
+            if p is None:
+                continue
+            if p.status in HELD or _stamp(p.created_at) >= job.submitted:
+                left.append(partition_id)
+                continue
+            ranges.append((p.min_id, p.max_id))
+            if document.records.pop(partition_id, None) is None:
+                document.deleted.append([partition_id, len(document.chunks)])
+        if ranges:
+            document.planned[:] = intervals.subtract(document.planned, ranges)
+            document.meta["planned_version"] = stamp
+        return _after(job, len(page), len(ranges), left, [*job.listed, *left][:MAX_LISTED], len(job.ids))
+
+
+def _after(job: Job, looked_at: int, changed: int, left: Sequence[int], listed: Sequence[int], total: int) -> Job:
+    """Return *job* after a step over the next *looked_at* of its *total* items."""
+    cursor = job.cursor + looked_at
+    return attr.evolve(
+        job, state="done" if cursor >= total else "running", cursor=cursor, done=job.done + changed,
+        skipped=job.skipped + len(left), listed=listed,
+    )  # fmt: skip
+
+
+def _move(store: DataStore, document: Document, job: Job, stamp: int) -> Job:
+    """Make one step of a command that moves partitions, or pauses."""
+    if job.kind in ("pause", "resume"):
+        before = bool(document.meta.pop("paused", False))
+        if job.kind == "pause":
+            document.meta["paused"] = True
+        return attr.evolve(job, state="done", done=int(before != (job.kind == "pause")))
+    if job.kind == "retry_failed" and "ids" not in job.args:
+        failed = sorted(i for i, r in document.records.items() if r.p.status is _FAILED and i > job.cursor)
+        page = failed[:MAX_BATCH]
+        changed = sum(_retry(document.records[i], job, stamp) for i in page)
+        state = "done" if len(page) < MAX_BATCH else "running"
+        return attr.evolve(job, state=state, cursor=page[-1] if page else job.cursor, done=job.done + changed)
+    left: List[int] = []
+    changed, note = 0, job.note
+    items = page_of(job)
+    for partition_id in items:
+        record = document.records.get(partition_id)
+        if record is not None and _stamp(record.p.created_at) >= job.submitted:
+            record = None
+        done = False
+        if job.kind in ("cancel", "release"):
+            done, note = _end(document, record, job, stamp)
+            if note == "unknown" and chunks.find(store, document, {partition_id}):
+                note = "unchanged:completed"
+        elif record is not None and job.kind == "retry_failed":
+            done = _retry(record, job, stamp)
+        elif record is not None and record.p.status is _PENDING:
+            record.change(stamp, priority=job.args["priority"])
+            done = True
+        changed += done
+        if not done:
+            left.append(partition_id)
+    listed = [*job.listed, *left][:MAX_LISTED]
+    return attr.evolve(_after(job, len(items), changed, left, listed, len(job.ids)), note=note)
+
+
+def _retry(record: Record, job: Job, stamp: int) -> bool:
+    if record.p.status is not _FAILED or record.p.version >= job.submitted:
+        return False
+    record.change(stamp, status=_PENDING, attempt=0, deliveries=0, retry_at=None)
+    return True
+
+
+def _end(document: Document, record: Optional[Record], job: Job, stamp: int) -> Tuple[bool, str]:
+    """Cancel or release one partition; return whether anything was done, and what became of it."""
+    if record is None:
+        return False, "unknown"
+    p, key = record.p, str(record.p.partition_id)
+    if p.status in HELD and (job.kind == "cancel" or p.fencing_token < job.submitted):
+        # Its worker hears of it with its next beat. A release is meant for the claim of then; a cancel outranks it.
+        if job.kind == "cancel":
+            document.cancels[key] = ["C", job.by]
+        else:
+            document.cancels.setdefault(key, ["R", job.by])
+        return True, "asked"
+    if job.kind == "cancel" and p.status is _PENDING:
+        record.change(stamp, status=_FAILED, retry_at=None, error="cancelled by %s" % job.by)
+        return True, "failed"
+    return False, "unchanged:%s" % p.status.value
+
+
+def _stamp(seconds: float) -> int:
+    return round(seconds * 1e6)
+
+
+def _ended(job: Job) -> bool:
+    return job.state in ("done", "failed")
+
+
+def _store(document: Document, job: Job) -> None:
+    document.commands[job.command_id] = [
+        job.kind, job.args, job.by, job.submitted, job.state, job.updated_us, job.done, job.cursor, job.skipped,
+        list(job.listed), job.note, job.error,
+    ]  # fmt: skip
+
+
+def _job(command_id: str, row: Sequence[Any]) -> Job:
+    mark = "%s %s %s %s %s" % (row[4], row[5], row[6], row[7], row[8])
+    return attr.evolve(Job(command_id, *row), mark=mark.encode("ascii"))
+
+
+def _jobs(document: Document) -> List[Job]:
+    rows: Dict[str, Any] = document.commands
+    return [_job(command_id, row) for command_id, row in rows.items()]
