@@ -7,6 +7,8 @@ import platform
 import socket
 from typing import Any, Callable, Dict, List, Optional, Protocol
 
+from elk_coordinator.admin.api import AdminApi, ApiHandler
+from elk_coordinator.admin.service import AdminService
 from elk_coordinator.config import CoordinatorConfig, default_worker_id
 from elk_coordinator.errors import StoreUnavailable
 from elk_coordinator.leader.allocator import Allocator
@@ -16,12 +18,13 @@ from elk_coordinator.leader.gaps import GapFiller
 from elk_coordinator.leader.planner import GuardedPlanner
 from elk_coordinator.leader.recovery import Recovery
 from elk_coordinator.model import Beat, CancelReason, Sweep
+from elk_coordinator.observability.app import App, Handler, Request, Response, json_response
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.observability.metrics import Metrics
 from elk_coordinator.partition.factory import command_store, create_strategy
 from elk_coordinator.partition.gaps import Gaps
 from elk_coordinator.partition.strategy import PartitionStrategy
-from elk_coordinator.protocols import DRAINING, RUNNING, STARTING, Health
+from elk_coordinator.protocols import DRAINING, RUNNING, STARTING, CoordinatorView, Health
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
 from elk_coordinator.runtime.store_watch import StoreWatch
@@ -78,6 +81,19 @@ class HttpRole(Role):
         self._server.close()
 
 
+def add_admin_api(app: App, api: AdminApi) -> None:
+    """Let *app* answer what *api* knows; the two know nothing of each other."""
+
+    def serve(handler: ApiHandler) -> Handler:
+        def answer(request: Request) -> Response:
+            return json_response(*handler(request))
+
+        return answer
+
+    for method, path, handler in api.routes():
+        app.add(path, serve(handler), (method,))
+
+
 class LeaderParts:
     """What only a worker with a planner has."""
 
@@ -130,6 +146,14 @@ class Parts:
         self.public_strategy = create_strategy(config.strategy, namespace, store, **options)
         self.public_strategy.memory = self.strategy.memory
         self.worker_id = worker_id = config.worker_id or default_worker_id(self.strategy.nonce)
+        self.admin_api = AdminApi(
+            AdminService(self.public_strategy, ("http on %s" % worker_id)[:200]),
+            self.public_strategy.get_partition,
+            namespace,
+            config.admin_token,
+            logger,
+            gaps=None,
+        )
         self.metrics = Metrics(namespace, worker_id, clock)
         self.events = Events(namespace, worker_id, clock, logger, [self.metrics], config.listeners)
         self.crew = Crew(namespace, clock, logger, owner.on_role_death, owner.on_store_failure)
@@ -226,6 +250,12 @@ class Parts:
             return False
         self.leader.allocator.look(mode)
         return True
+
+    def http_app(self, view: CoordinatorView, logger: logging.Logger) -> App:
+        """Return the application that answers for a coordinator, the operator's API included."""
+        app = App(view, self.metrics, logger)
+        add_admin_api(app, self.admin_api)
+        return app
 
     def describe(self, state: str, pid: int, http: Optional[str]) -> Dict[str, Any]:
         """Return what the registry shows of this worker; JSON-ready."""

@@ -14,7 +14,6 @@ from elk_coordinator.assembly import HttpRole, Parts
 from elk_coordinator.config import CoordinatorConfig, check_namespace, check_options
 from elk_coordinator.errors import ConfigError, ForkedError, StateError, StoreError, StoreUnavailable
 from elk_coordinator.model import Beat, CancelReason, PartitionStats, WorkerInfo
-from elk_coordinator.observability.app import App
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.partition.factory import create_strategy
 from elk_coordinator.partition.gaps import Gaps
@@ -162,7 +161,7 @@ class Coordinator:
     def _bind_http(self) -> None:
         if not self.config.metrics_enabled or self._server is not None:
             return
-        server = HttpServer(App(self, self._parts.metrics, self._logger), self.config.metrics_addr, self._logger)
+        server = HttpServer(self._parts.http_app(self, self._logger), self.config.metrics_addr, self._logger)
         try:
             self._http_address = server.bind()
         except OSError as exc:

@@ -11,8 +11,9 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence
 
 import attr
 
-from elk_coordinator import RedisDataStore, StrategyType, create_strategy
+from elk_coordinator import AdminClient, RedisDataStore
 from elk_coordinator.config import check_namespace
+from elk_coordinator.partition.factory import open_strategy as find_strategy
 from elk_coordinator.partition.strategy import PartitionStrategy
 
 #: Exit codes (contract, section 7).
@@ -94,13 +95,27 @@ def open_store(args: argparse.Namespace) -> Iterator[RedisDataStore]:
 
 @contextlib.contextmanager
 def open_strategy(args: argparse.Namespace) -> Iterator[PartitionStrategy]:
-    """Give the strategy of the namespace the command line names, without a coordinator."""
+    """Give the strategy that the namespace of the command line runs, without a coordinator.
+
+    :raises StateError: nobody has used that namespace yet.
+    """
     namespace = namespace_of(args)
     with open_store(args) as store:
-        strategy = create_strategy(StrategyType.HASH, namespace, store)
+        strategy = find_strategy(namespace, store)
         yield strategy
         # Not after an error: it asks the store, which may be what failed, and nothing is lost without it.
         strategy.stop()
+
+
+@contextlib.contextmanager
+def open_admin(args: argparse.Namespace) -> Iterator[AdminClient]:
+    """Give the operator's service of the namespace the command line names, whatever strategy it runs.
+
+    :raises StateError: nobody has used that namespace yet.
+    """
+    namespace = namespace_of(args)
+    with open_store(args) as store:
+        yield AdminClient(namespace, store)
 
 
 def print_json(document: Any) -> None:

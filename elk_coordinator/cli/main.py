@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Optional, Sequence
 
-from elk_coordinator.cli import gaps, run, status, verify
+from elk_coordinator.cli import commands, gaps, partitions, run, status, verify, workers
 from elk_coordinator.cli.common import ERROR, USAGE, Command, UsageError, add_common_options, note, one_line
 from elk_coordinator.cli.demo import command as demo
 from elk_coordinator.errors import ConfigError, ElkError
@@ -17,6 +17,9 @@ COMMANDS: Sequence[Command] = (
     demo.COMMAND,
     run.COMMAND,
     status.COMMAND,
+    partitions.COMMAND,
+    workers.COMMAND,
+    *commands.COMMANDS,
     gaps.COMMAND,
     verify.COMMAND,
 )

@@ -7,18 +7,12 @@ from typing import Any, Dict, List, Sequence
 
 import attr
 
-from elk_coordinator.cli.common import (
-    OK,
-    Command,
-    namespace_of,
-    open_strategy,
-    print_json,
-    redis_url_of,
-    seconds,
-    table,
-)
-from elk_coordinator.model import PartitionStats, WorkerInfo
+from elk_coordinator.cli.common import OK, Command, count, open_admin, print_json, redis_url_of, seconds, table
+from elk_coordinator.model import CommandStatus, PartitionStats, WorkerInfo
 from elk_coordinator.store.connect import mask
+
+#: Commands shown, the newest ones.
+SHOWN_COMMANDS = 5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,36 +20,62 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print counts, leader and workers."""
-    with open_strategy(args) as strategy:
-        stats: PartitionStats = strategy.get_partition_stats()
-        workers: Sequence[WorkerInfo] = sorted(strategy.workers(), key=lambda worker: worker.worker_id)
-        leader = strategy.leader()
-    namespace, url = namespace_of(args), mask(redis_url_of(args))
+    """Print counts, leader, workers and what operators asked for."""
+    with open_admin(args) as admin:
+        state = admin.status()
+        workers: Sequence[WorkerInfo] = sorted(admin.workers(), key=lambda worker: worker.worker_id)
+        commands = admin.commands(SHOWN_COMMANDS)
+        now = admin.strategy.store.now() if commands else 0.0
+    url = mask(redis_url_of(args))
     if args.json:
-        document: Dict[str, Any] = {
-            "namespace": namespace,
-            "redis": url,
-            "leader": None
-            if leader is None
-            else {"worker_id": leader[0], "term": leader[1], "lease_remaining": round(leader[2], 3)},
-            "workers": [attr.asdict(worker) for worker in workers],
-            "partitions": attr.asdict(stats),
-        }
-        print_json(document)
+        shown: Dict[str, Any] = dict(
+            state,
+            redis=url,
+            workers=[attr.asdict(worker) for worker in workers],
+            newest_commands=[command.to_dict() for command in commands],
+        )
+        print_json(shown)
         return OK
-    print("namespace   %s on %s" % (namespace, url))
+    leader, stats = state["leader"], PartitionStats(**state["partitions"])
+    print("namespace   %s (%s) on %s" % (state["namespace"], state["strategy"], url))
+    if state["paused"]:
+        print("paused      nothing is claimed until 'elk resume'")
     if leader is None:
         print("leader      none")
     else:
-        print("leader      %s (term %d, lease for %s)" % (leader[0], leader[1], seconds(leader[2])))
+        values = (leader["worker_id"], leader["term"], seconds(max(0.0, leader["lease_remaining"])))
+        print("leader      %s (term %d, lease for %s)" % values)
     print("partitions  %s" % describe(stats))
     if stats.last_allocated_id is not None:
         print("planned     up to ID %d" % stats.last_allocated_id)
-    print("workers     %d" % len(workers))
-    for line in table(worker_rows(workers), indent="  "):
+    print("commands    %s" % waiting(state["commands"], leader is not None))
+    for line in table([command_row(command, now) for command in commands]):
+        print(line)
+    tripped = [worker for worker in workers if worker.info.get("breaker") not in (None, "closed")]
+    breakers = ", the circuit breaker of %s is not closed" % count(len(tripped), "worker") if tripped else ""
+    print("workers     %d%s" % (len(workers), breakers))
+    for line in table(worker_rows(workers)):
         print(line)
     return OK
+
+
+def waiting(commands: int, led: bool) -> str:
+    """Return how many commands wait, and that nobody is there to carry them out."""
+    if not commands:
+        return "none waiting"
+    return "%d waiting%s" % (commands, "" if led else "; they are carried out when there is a leader")
+
+
+def command_row(command: CommandStatus, now: float) -> List[str]:
+    """Return one command as a row: what, how far, by whom, since when."""
+    return [
+        command.kind,
+        command.state,
+        "%d changed" % command.done if command.state != "queued" else "",
+        "by %s" % command.by,
+        "%s ago" % seconds(max(0.0, now - command.submitted_at)),
+        command.error.splitlines()[0][:200] if command.error.strip() else "",
+    ]
 
 
 def describe(stats: PartitionStats) -> str:
@@ -68,7 +88,7 @@ def describe(stats: PartitionStats) -> str:
 
 
 def worker_rows(workers: Sequence[WorkerInfo]) -> List[List[str]]:
-    """Return one row per worker: name, load, where its metrics are, how long it counts as alive."""
+    """Return one row per worker: name, load, breaker, where its metrics are, how long it counts as alive."""
     rows = []
     for worker in workers:
         info = worker.info
@@ -80,6 +100,7 @@ def worker_rows(workers: Sequence[WorkerInfo]) -> List[List[str]]:
                 worker.worker_id,
                 str(info.get("state", "")),
                 load,
+                "breaker %s" % info["breaker"] if info.get("breaker") else "",
                 str(info.get("http") or ""),
                 "counts as alive for %s" % seconds(max(0.0, worker.remaining)),
             ]
@@ -89,7 +110,7 @@ def worker_rows(workers: Sequence[WorkerInfo]) -> List[List[str]]:
 
 COMMAND = Command(
     name="status",
-    help="show the leader, the live workers and the partition counts of a namespace",
+    help="show the leader, the live workers, the partition counts and the newest commands of a namespace",
     configure=configure,
     run=run,
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import re
 import selectors
 import socket
 import threading
@@ -20,16 +19,15 @@ import attr
 from elk_coordinator.config import parse_address
 from elk_coordinator.errors import StateError
 from elk_coordinator.observability.app import App, WSGIApp
-from elk_coordinator.observability.wsgi import MAX_HEAD, ListeningSocket, RequestHandler, bare_answer
+from elk_coordinator.observability.wsgi import HEAD_END, MAX_HEAD, ListeningSocket, RequestHandler, bare_answer
 from elk_coordinator.runtime.clock import Clock
 
-#: Seconds from the connection to the complete head of a request, and for each read or write after it.
+#: Seconds from the connection to the complete head of a request, then for the body, then for the answer.
 REQUEST_TIMEOUT = 10.0
 #: Requests answered at the same time; further ones get 503.
 MAX_REQUESTS = 16
 #: Connections that have not sent a whole head yet; beyond it the oldest goes.
 MAX_WAITING = 128
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
 
 
 @attr.s(auto_attribs=True, slots=True, eq=False)
@@ -56,7 +54,7 @@ class HttpServer:
     :param app: any WSGI application.
     :param addr: ``"host:port"`` or ``"host:first-last"``, see :func:`elk_coordinator.config.parse_address`.
     :param clock: measures the deadline of a request's head.
-    :param request_timeout: seconds a client has to send the head of its request, and for each read and write after.
+    :param request_timeout: seconds a client has to send its request's head, then for its body, then for the answer.
     :param max_requests: answered at the same time; further ones get 503.
     :raises ConfigError: when *addr* is no address.
     """
@@ -129,7 +127,7 @@ class HttpServer:
         for port in range(self._first, self._last + 1):
             address = (target[0], port) + tuple(target[2:])
             try:
-                return ListeningSocket(family, address, self._app, self._logger, self._request_timeout)
+                return ListeningSocket(family, address, self._app, self._logger, self._clock, self._request_timeout)
             except OSError as exc:
                 refusal = exc
                 if exc.errno not in (errno.EADDRINUSE, errno.EACCES):
@@ -263,7 +261,7 @@ class HttpServer:
         except OSError:
             data = b""
         entry.head += data
-        end = _HEAD_END.search(entry.head, searched)
+        end = HEAD_END.search(entry.head, searched)
         if data and end is None and len(entry.head) <= MAX_HEAD:
             return
         self._take(selector, sock)

@@ -6,9 +6,11 @@ alive, one deadline for a reader, and errors in the same words and with the same
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
+import re
 import socket
 import socketserver
 from typing import IO, Any, Dict, Optional, cast
@@ -23,24 +25,42 @@ from elk_coordinator.observability.app import (
     status_and_headers,
     with_security,
 )
+from elk_coordinator.runtime.clock import Clock
 
 #: Bytes of a request's first line and headers.
 MAX_HEAD = 64 * 1024
+HEAD_END = re.compile(rb"\r?\n\r?\n")
+#: After an answer that did not want the body: how long, and how many bytes, the rest of it is taken and thrown away.
+LINGER_TIME = 2.0
+LINGER_BYTES = 8 * 1024 * 1024
 
 
-class _Head(io.RawIOBase):
-    """A request as a stream: first the bytes that the loop has read already, then the socket."""
+class _Incoming(io.RawIOBase):
+    """A request as a stream: first the bytes that the loop has read already, then the socket.
 
-    def __init__(self, head: bytes, connection: socket.socket) -> None:
+    One deadline for all of it: a client that sends its body byte by byte holds a thread no longer than another.
+    """
+
+    def __init__(self, head: bytes, connection: socket.socket, clock: Clock, timeout: float) -> None:
         self._rest = memoryview(head)
         self._connection = connection
+        self._clock = clock
+        self._deadline = clock.monotonic() + timeout
+        #: Bytes that have come in.
+        self.taken = len(head)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         if not self._rest:
-            return self._connection.recv_into(buffer)
+            left = self._deadline - self._clock.monotonic()
+            if left <= 0:
+                raise socket.timeout("the request did not come in time")
+            self._connection.settimeout(left)
+            size = self._connection.recv_into(buffer)
+            self.taken += size
+            return size
         size = min(len(buffer), len(self._rest))
         buffer[:size] = self._rest[:size]
         self._rest = self._rest[size:]
@@ -50,15 +70,17 @@ class _Head(io.RawIOBase):
 class _Outbox(io.BytesIO):
     """Gathers status line, headers and body, and sends them at once: one deadline covers a slow reader."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, timeout: float) -> None:
         super().__init__()
         self._connection = connection
+        self._timeout = timeout
 
     def flush(self) -> None:
         data = self.getvalue()
         self.seek(0)
         self.truncate()
         if data:
+            self._connection.settimeout(self._timeout)
             self._connection.sendall(data)
 
 
@@ -106,9 +128,11 @@ class RequestHandler(WSGIRequestHandler):
     def setup(self) -> None:
         connection, head = self.request
         self.connection = connection
-        connection.settimeout(self.server.request_timeout)
-        self.rfile = io.BufferedReader(_Head(head, connection))
-        self.wfile = _Outbox(connection)
+        end = HEAD_END.search(head)
+        self._body_begin = end.end() if end else len(head)
+        self._incoming = _Incoming(head, connection, self.server.clock, self.server.request_timeout)
+        self.rfile = io.BufferedReader(self._incoming)
+        self.wfile = _Outbox(connection, self.server.request_timeout)
 
     def handle(self) -> None:
         self.raw_requestline = self.rfile.readline(MAX_HEAD + 1)
@@ -118,6 +142,30 @@ class RequestHandler(WSGIRequestHandler):
         answer = _Answer(*streams, _LogStream(self.server.logger), self.get_environ())
         answer.request_handler = self
         answer.run(self.server.app)
+        if self._body_is_left():
+            self._linger()
+
+    def _body_is_left(self) -> bool:
+        if "transfer-encoding" in self.headers:
+            return True
+        length = str(self.headers.get("content-length") or "").strip()
+        # More digits than any body has: no need to count.
+        missing = not length.isdigit() or len(length) > 18 or self._incoming.taken < self._body_begin + int(length)
+        return bool(length) and missing
+
+    def _linger(self) -> None:
+        """Take the rest of a body that nobody wanted: closed over unread input, the connection would be reset and the
+        answer lost on its way."""
+        clock, until, taken = self.server.clock, self.server.clock.monotonic() + LINGER_TIME, 0
+        with contextlib.suppress(OSError):
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_WR)
+            while taken < LINGER_BYTES and clock.monotonic() < until:
+                self.connection.settimeout(max(0.001, until - clock.monotonic()))
+                data = self.connection.recv(64 * 1024)
+                if not data:
+                    break
+                taken += len(data)
 
     def send_error(self, code: int, message: Optional[str] = None, explain: Optional[str] = None) -> None:
         self.log_request(code)
@@ -139,10 +187,17 @@ class ListeningSocket(WSGIServer):
     request_queue_size = 64
 
     def __init__(
-        self, family: socket.AddressFamily, address: Any, app: WSGIApp, logger: logging.Logger, timeout: float
+        self,
+        family: socket.AddressFamily,
+        address: Any,
+        app: WSGIApp,
+        logger: logging.Logger,
+        clock: Clock,
+        timeout: float,
     ) -> None:
         self.address_family = family
         self.logger = logger
+        self.clock = clock
         self.request_timeout = timeout
         self.app = app
         super().__init__(address, RequestHandler)

@@ -17,7 +17,7 @@ from typing import Any, Callable, Iterator, List, Optional
 import attr
 import pytest
 
-from elk_coordinator.cli import common, run, status, verify
+from elk_coordinator.cli import common, run, verify
 from elk_coordinator.cli.common import UsageError
 from elk_coordinator.cli.demo import worker as demo_worker
 from elk_coordinator.cli.demo.database import SqliteDatabase, invoice, orders
@@ -28,7 +28,6 @@ from elk_coordinator.cli.demo.story import Attention, Interrupted
 from elk_coordinator.cli.loading import load
 from elk_coordinator.cli.main import COMMANDS, build_parser, main
 from elk_coordinator.errors import ConfigError, StateError, StoreError
-from elk_coordinator.model import PartitionStats, WorkerInfo
 from elk_coordinator.partition.audit import VerifyReport
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.signals import StopSignals, on_stop
@@ -153,7 +152,7 @@ def test_a_reader_that_goes_away_is_no_traceback(monkeypatch: pytest.MonkeyPatch
         assert main(["verify", "--namespace", "n"]) == 1
 
 
-# -- status and verify, on what a strategy answers
+# -- verify, on what a strategy answers (status: test_cli_admin.py)
 
 
 class Answers:
@@ -173,55 +172,9 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def fake(args: argparse.Namespace) -> Iterator[Any]:
             yield Answers(**answers)
 
-        monkeypatch.setattr(status, "open_strategy", fake)
         monkeypatch.setattr(verify, "open_strategy", fake)
 
     return set_answers
-
-
-STATS = PartitionStats(
-    total=2000,
-    pending=10,
-    claimed=1,
-    running=2,
-    completed=1986,
-    failed=1,
-    completion_rate=0.993,
-    last_allocated_id=10**15,
-)
-
-
-def test_status_shows_counts_leader_and_workers(
-    answer: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    fleet = [
-        WorkerInfo("host-2", 21.0, {"window": 5, "in_flight": 3, "http": "127.0.0.1:9464", "state": "running"}),
-        WorkerInfo("host-1", 4.25),
-    ]
-    answer(get_partition_stats=STATS, workers=fleet, leader=("host-2", 1790000000000000, 17.3))
-    assert main(["status", "--namespace", "orders", "--redis", "redis://:hunter2@localhost/0"]) == 0
-    text = capsys.readouterr().out
-    assert "hunter2" not in text
-    for words in ("host-2 (term 1790000000000000", "2,000: 10 pending", "1 failed (99.3 %", "ID 1000000000000000"):
-        assert words in text
-    first, second = text.splitlines()[-2:]
-    assert first.startswith("  host-1") and second.startswith("  host-2") and "3 of 5 running" in second
-
-
-def test_status_of_nothing_says_so(answer: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
-    answer(get_partition_stats=PartitionStats(), workers=[], leader=None)
-    assert main(["status", "--namespace", "orders"]) == 0
-    text = capsys.readouterr().out
-    assert "none planned" in text and "leader      none" in text
-
-
-def test_status_json_is_one_document(answer: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
-    answer(get_partition_stats=STATS, workers=[WorkerInfo("w", 3.0, {"pid": 7})], leader=("w", 2**52 + 1, 1.5))
-    assert main(["status", "--namespace", "orders", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["leader"] == {"worker_id": "w", "term": 2**52 + 1, "lease_remaining": 1.5}
-    assert document["partitions"]["completed"] == 1986
-    assert document["workers"] == [{"worker_id": "w", "remaining": 3.0, "info": {"pid": 7}}]
 
 
 @pytest.mark.parametrize("problems, code", [([], 0), (["counter failed is 3, recounted 2"], 1)])
