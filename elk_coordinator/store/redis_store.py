@@ -192,6 +192,33 @@ class RedisDataStore(DataStore):
             out.append(WorkerInfo(name.decode("utf-8", "replace"), int(remaining) / 1000, known))
         return sorted(out, key=lambda worker: worker.worker_id)
 
+    def all_keys(self) -> List[str]:
+        """Return every key of the namespace, by SCAN: the cost follows the size of the whole database."""
+        prefix = self.keys.pattern[:-1]
+        try:
+            found = self._link.client().scan_iter(match=self.keys.pattern, count=1000)
+            names = {key.decode("utf-8", "replace") for key in found}
+        except redis.RedisError as exc:
+            raise translate(exc) from exc
+        # A namespace holds no character with a meaning in a glob; looking again costs nothing.
+        return sorted(name for name in names if name.startswith(prefix))
+
+    def count_entries(self, key: str) -> int:
+        """Return how many entries a key of ours holds (1 for a value or a lock); 0 when there is none."""
+        kind = self._link.command("TYPE", key)
+        word = {b"hash": "HLEN", b"zset": "ZCARD", b"set": "SCARD", b"list": "LLEN", b"stream": "XLEN"}.get(kind)
+        return int(kind != b"none") if word is None else int(self._link.command(word, key))
+
+    def unlink(self, names: Sequence[str]) -> int:
+        """Remove keys of the namespace; return how many there were.
+
+        :raises StateError: for a key of another namespace; nothing is removed then.
+        """
+        prefix = self.keys.pattern[:-1]
+        if any(not name.startswith(prefix) for name in names):
+            raise StateError("only keys that begin with %s may be removed here" % prefix)
+        return sum(int(self._link.command("UNLINK", *names[i : i + 500])) for i in range(0, len(names), 500))
+
     def notify(self, topic: str) -> None:
         self._link.command("PUBLISH", self.keys.channel, topic)
 
