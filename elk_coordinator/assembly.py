@@ -152,7 +152,7 @@ class Parts:
             namespace,
             config.admin_token,
             logger,
-            gaps=None,
+            lambda: self.gaps.report().to_dict(),
         )
         self.metrics = Metrics(namespace, worker_id, clock)
         self.events = Events(namespace, worker_id, clock, logger, [self.metrics], config.listeners)
