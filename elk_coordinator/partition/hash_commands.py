@@ -111,13 +111,21 @@ class HashCommands(CommandStore):
         strategy = self._strategy
         page = page_of(job)
         for _ in range(_PLAN_TRIES):
-            first = strategy.plan_state().max_partition_id + 1
+            state = strategy.plan_state()
+            first = state.max_partition_id + 1
             items = numbered(page, first)
             low, high = min(p.min_id for p in items), max(p.max_id for p in items)
             version, window = strategy.planned_window(low - 1, high + 1)
+            if version != state.version:
+                # Somebody created partitions in between: the ids may be taken.
+                continue
             for item in items:
                 clash = intervals.find_overlap(window, (item.min_id, item.max_id))
                 if clash is not None:
+                    now = self.get(job.command_id)
+                    if now is None or now.mark != job.mark:
+                        # It met what an earlier sending of this step created.
+                        return
                     asked = (item.partition_id, item.min_id, item.max_id)
                     raise RangeConflict(asked, clash, "overlaps the planned range")
             change = intervals.added(window, [(p.min_id, p.max_id) for p in items])

@@ -1,0 +1,710 @@
+"""Operator commands: once, in order, by the leader of the term, on what was there when they were submitted."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any, Dict, List, Optional, Tuple
+
+import pytest
+
+from elk_coordinator import AdminClient, CreatePartition, StrategyType
+from elk_coordinator.admin.service import AdminService
+from elk_coordinator.errors import ConfigError, LeaseLost, StateError, StoreUnavailable
+from elk_coordinator.leader.commands import Commands
+from elk_coordinator.model import CancelReason, Outcome, PartitionStats, Report
+from elk_coordinator.partition.factory import command_store, open_strategy
+from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.testing.faulty import Faulty
+from tests.contract.kit import (
+    CLAIMED,
+    COMPLETED,
+    FAILED,
+    LEASE,
+    PENDING,
+    RUNNING,
+    beat,
+    claim_one,
+    ids,
+    key_of,
+    make_suspects,
+    parts,
+    report,
+    sound,
+    turn,
+)
+
+LOGGER = logging.getLogger("elk_coordinator")
+
+
+def lead(strategy: Any, owner: str = "leader") -> int:
+    """Take the leader's lease; return its term."""
+    term = strategy.store.acquire_lock("leader", owner, 600.0, strategy.memory.floor)
+    assert term is not None
+    return int(term)
+
+
+def role_of(strategy: Any, term: Optional[int]) -> Commands:
+    """Return the leader's role, as the leader of *term* runs it."""
+    return Commands(command_store(strategy), lambda: term, Clock(), LOGGER, 30.0)
+
+
+class Desk:
+    """An operator and a leader in one."""
+
+    def __init__(self, strategy: Any) -> None:
+        self.strategy = strategy
+        self.admin = AdminService(strategy, "eve")
+        self.term = lead(strategy)
+        self.role = role_of(strategy, self.term)
+
+    def work(self) -> None:
+        """Carry out everything that waits."""
+        self.role.hint()
+        while self.role.run_once() is not None:
+            pass
+
+    def do(self, kind: str, **args: Any) -> Dict[str, Any]:
+        """Submit a command and carry it out; return its result."""
+        name = self.admin.submit(kind, args)
+        self.work()
+        status = self.admin.wait(name, 0.0)
+        assert (status.state, status.error) == ("done", "")
+        return dict(status.result)
+
+    def there(self) -> Dict[int, Tuple[Any, ...]]:
+        """Return (status, priority, error) of every partition."""
+        return {p.partition_id: (p.status, p.priority, p.error) for p in self.strategy.get_all_partitions()}
+
+
+@pytest.fixture
+def desk(strategy: Any) -> Desk:
+    return Desk(strategy)
+
+
+def one_of_each(strategy: Any) -> None:
+    """Create 1 running, 2 claimed, 3 completed, 4 failed, 5 delayed, 6 pending, 7 a suspect."""
+    make_suspects(strategy, 7)
+    strategy.create_partitions_if_not_exist(parts(1, 2, 3, 4, 5, 6))
+    got = {p.partition_id: p for p in turn(strategy, free=5, suspects=False).granted}
+    report(strategy, got[3], Outcome.COMPLETED)
+    report(strategy, got[4], Outcome.PERMANENT, error="broken")
+    report(strategy, got[5], Outcome.ERROR, delay=60.0)
+    report(strategy, got[2], Outcome.RELEASED)
+    (again,) = turn(strategy, free=0, prefetch=1, suspects=False).granted
+    assert again.partition_id == 2
+    found = {p.partition_id: p.status for p in strategy.get_all_partitions()}
+    assert found == {1: RUNNING, 2: CLAIMED, 3: COMPLETED, 4: FAILED, 5: PENDING, 6: PENDING, 7: PENDING}
+
+
+def fail_all(strategy: Any, *numbers: int) -> None:
+    """Create partitions and fail each for good, with a checkpoint, an attempt and two deliveries behind it."""
+    strategy.create_partitions_if_not_exist(parts(*numbers))
+    for start in range(0, len(numbers), 500):
+        page = strategy.claim_partitions("w", min(500, len(numbers) - start))
+        for claim in page[:3]:
+            assert strategy.save_checkpoint(claim.partition_id, claim.fencing_token, claim.min_id + 4, 5)
+        results = strategy.report_partitions(
+            "w", [Report(p.partition_id, p.fencing_token, Outcome.PERMANENT, error="broken") for p in page]
+        )
+        assert all(r.status is FAILED for r in results)
+
+
+# -- each command, in every state, twice -------------------------------------------------------------------------------
+
+
+def test_retry_of_named_ones_takes_the_failed_and_lists_the_rest(desk: Desk, strategy: Any) -> None:
+    one_of_each(strategy)
+    before = desk.there()
+    assert desk.do("retry_failed", ids=[1, 2, 3, 4, 5, 6, 7, 99]) == {
+        "changed": 1, "skipped": [1, 2, 3, 5, 6, 7, 99], "skipped_total": 7,
+    }  # fmt: skip
+    assert desk.there() == {**before, 4: (PENDING, 0, "broken")}
+    assert desk.do("retry_failed", ids=[4])["changed"] == 0
+    sound(strategy)
+
+
+def test_retry_gives_all_attempts_back_and_keeps_the_checkpoint(desk: Desk, strategy: Any) -> None:
+    fail_all(strategy, 1, 2)
+    before = strategy.get_partition(1)
+    assert (before.attempt, before.checkpoint, before.processed) == (1, 14, 5)
+    assert desk.do("retry_failed")["changed"] == 2
+    after = strategy.get_partition(1)
+    assert (after.status, after.attempt, after.deliveries, after.checkpoint, after.processed) == (PENDING, 0, 0, 14, 5)
+    assert after.version > before.version and after.retry_at is None
+    assert desk.do("retry_failed")["changed"] == 0
+    assert ids(strategy.claim_partitions("w", 5)) == [1, 2]
+    sound(strategy)
+
+
+def test_retry_of_all_leaves_what_failed_after_the_submission(desk: Desk, strategy: Any) -> None:
+    fail_all(strategy, 1, 2, 3)
+    name = desk.admin.retry_failed()
+    named = desk.admin.retry_failed([1, 2, 3, 4])
+    fail_all(strategy, 4)
+    desk.work()
+    assert desk.admin.wait(name, 0.0).result["changed"] == 3
+    assert desk.admin.wait(named, 0.0).result == {"changed": 0, "skipped": [1, 2, 3, 4], "skipped_total": 4}
+    assert {i: s[0] for i, s in desk.there().items()} == {1: PENDING, 2: PENDING, 3: PENDING, 4: FAILED}
+
+
+def test_pause_stops_claims_at_once_and_every_beat_tells_it(desk: Desk, strategy: Any, other: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(1, 2, 3))
+    (held,) = strategy.claim_partitions("w")
+    for changed in (1, 0):
+        assert desk.do("pause") == {"changed": changed, "skipped": [], "skipped_total": 0}
+        assert strategy.claim_partitions("w", 3) == [] == other.claim_partitions("x", 3)
+        assert beat(strategy).paused and beat(other, "x").paused and desk.admin.status()["paused"]
+    assert not report(strategy, held, Outcome.COMPLETED).refused, "what runs goes on"
+    for changed in (1, 0):
+        assert desk.do("resume")["changed"] == changed
+        assert not beat(strategy).paused and not beat(other, "x").paused
+    assert ids(other.claim_partitions("x", 3)) == [2, 3]
+
+
+def test_cancel_in_every_state(desk: Desk, strategy: Any) -> None:
+    one_of_each(strategy)
+    outcomes = {i: desk.do("cancel", id=i)["outcome"] for i in (1, 2, 3, 4, 5, 6, 7, 99)}
+    assert outcomes == {
+        1: "asked", 2: "asked", 3: "unchanged:completed", 4: "unchanged:failed", 5: "failed", 6: "failed", 7: "failed",
+        99: "unknown",
+    }  # fmt: skip
+    for i in (5, 6, 7):
+        assert desk.there()[i] == (FAILED, 0, "cancelled by eve")
+        assert desk.do("cancel", id=i) == {
+            "changed": 0, "skipped": [i], "skipped_total": 1, "outcome": "unchanged:failed"
+        }  # fmt: skip
+    assert desk.there()[4][2] == "broken"
+    sound(strategy)
+    assert not turn(strategy, free=5).granted
+    assert strategy.get_partition(5).retry_at is None
+
+
+def test_a_cancel_reaches_the_holder_with_its_next_beat_and_ends_it(desk: Desk, strategy: Any) -> None:
+    claim = claim_one(strategy)
+    for _ in range(2):
+        assert desk.do("cancel", id=1)["outcome"] == "asked"
+        assert beat(strategy, claims=[key_of(claim)]).cancels == {1: (CancelReason.CANCELLED, "eve")}
+    assert report(strategy, claim, Outcome.CANCELLED, error="cancelled by eve").status is FAILED
+    assert desk.do("retry_failed")["changed"] == 1
+    (again,) = strategy.claim_partitions("w")
+    assert beat(strategy, claims=[key_of(again)]).cancels == {}, "a wish ends with its claim"
+    assert again.attempt == 0
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ERROR, Outcome.RELEASED, Outcome.LOST])
+def test_a_cancel_outranks_another_attempt(desk: Desk, strategy: Any, outcome: Outcome) -> None:
+    claim = claim_one(strategy)
+    desk.do("cancel", id=1)
+    for _ in range(2):
+        assert report(strategy, claim, outcome, delay=1.0).status is FAILED
+    assert desk.there()[1] == (FAILED, 0, "cancelled by eve")
+    sound(strategy)
+
+
+def test_a_completion_outranks_a_cancel(desk: Desk, strategy: Any) -> None:
+    claim = claim_one(strategy)
+    desk.do("cancel", id=1)
+    assert report(strategy, claim, Outcome.COMPLETED).status is COMPLETED
+    assert desk.do("cancel", id=1)["outcome"] == "unchanged:completed"
+
+
+def test_a_cancelled_one_whose_lease_runs_out_fails(desk: Desk, clock: Any, strategy: Any, other: Any) -> None:
+    claim_one(strategy)
+    desk.do("cancel", id=1)
+    clock.advance(LEASE + 1.0)
+    (lost,) = other.sweep().reclaimed
+    assert (lost.status, desk.there()[1]) == (FAILED, (FAILED, 0, "cancelled by eve"))
+    desk.do("retry_failed", ids=[1])
+    (again,) = other.claim_partitions("x")
+    assert beat(other, "x", [key_of(again)]).cancels == {}
+    sound(strategy)
+
+
+def test_a_cancelled_one_is_not_taken_over_by_name(desk: Desk, clock: Any, strategy: Any, other: Any) -> None:
+    claim_one(strategy)
+    desk.do("cancel", id=1)
+    clock.advance(LEASE + 1.0)
+    assert other.acquire_partition(1, "x") is None
+    assert desk.there()[1] == (FAILED, 0, "cancelled by eve")
+    sound(strategy)
+
+
+def test_a_forced_takeover_inherits_a_cancel_and_no_release(desk: Desk, strategy: Any, other: Any) -> None:
+    claim_one(strategy)
+    desk.do("release", id=1)
+    taken = other.acquire_partition(1, "x", force=True)
+    assert beat(other, "x", [key_of(taken)]).cancels == {}
+    desk.do("cancel", id=1)
+    taken = strategy.acquire_partition(1, "w", force=True)
+    assert beat(strategy, "w", [key_of(taken)]).cancels == {1: (CancelReason.CANCELLED, "eve")}
+
+
+def test_release_in_every_state(desk: Desk, strategy: Any) -> None:
+    one_of_each(strategy)
+    before = desk.there()
+    for _ in range(2):
+        assert {i: desk.do("release", id=i)["outcome"] for i in (1, 2, 3, 4, 5, 6, 7, 99)} == {
+            1: "asked", 2: "asked", 3: "unchanged:completed", 4: "unchanged:failed", 5: "unchanged:pending",
+            6: "unchanged:pending", 7: "unchanged:pending", 99: "unknown",
+        }  # fmt: skip
+    assert desk.there() == before
+    claim = strategy.get_partition(1)
+    assert beat(strategy, claims=[key_of(claim)]).cancels == {1: (CancelReason.STOP, "eve")}
+    desk.do("cancel", id=1)
+    desk.do("release", id=1)
+    assert beat(strategy, claims=[key_of(claim)]).cancels == {1: (CancelReason.CANCELLED, "eve")}, "cancel outranks it"
+
+
+def test_a_release_is_for_the_claim_of_its_submission(desk: Desk, clock: Any, strategy: Any) -> None:
+    claim = claim_one(strategy)
+    name = desk.admin.release(1)
+    report(strategy, claim, Outcome.RELEASED)
+    (again,) = strategy.claim_partitions("w")
+    desk.work()
+    assert desk.admin.wait(name, 0.0).result["outcome"] == "unchanged:running"
+    assert beat(strategy, claims=[key_of(again)]).cancels == {}
+    desk.do("release", id=1)
+    clock.advance(LEASE + 1.0)
+    strategy.sweep()
+    assert desk.there()[1][0] is PENDING
+    (again,) = strategy.claim_partitions("w")
+    assert beat(strategy, claims=[key_of(again)]).cancels == {}, "nor does it outlive a lost lease"
+
+
+def test_priority_is_set_of_pending_ones(desk: Desk, clock: Any, strategy: Any) -> None:
+    one_of_each(strategy)
+    strategy.create_partitions_if_not_exist(parts(8))
+    for _ in range(2):
+        assert desk.do("set_priority", ids=[1, 2, 3, 4, 5, 7, 8, 99], priority=-7) == {
+            "changed": 3, "skipped": [1, 2, 3, 4, 99], "skipped_total": 5,
+        }  # fmt: skip
+    assert {i: p for i, (_, p, _) in desk.there().items()} == {1: 0, 2: 0, 3: 0, 4: 0, 5: -7, 6: 0, 7: -7, 8: -7}
+    sound(strategy)
+    desk.do("set_priority", ids=[5], priority=9)
+    clock.advance(61.0)
+    got = turn(strategy, free=9, suspects=False).granted
+    assert [(p.partition_id, p.priority) for p in got][:3] == [(5, 9), (6, 0), (8, -7)]
+    assert ids(turn(strategy, free=9).granted) == [7]
+
+
+def test_delete_leaves_held_ones_and_what_came_later(desk: Desk, strategy: Any) -> None:
+    one_of_each(strategy)
+    name = desk.admin.delete([1, 2, 3, 4, 5, 7, 8, 99])
+    strategy.create_partitions_if_not_exist(parts(8))
+    desk.work()
+    assert desk.admin.wait(name, 0.0).result == {"changed": 4, "skipped": [1, 2, 8], "skipped_total": 3}
+    assert sorted(desk.there()) == [1, 2, 6, 8]
+    assert strategy.planned_intervals() == [(10, 29), (60, 69), (80, 89)]
+    assert desk.do("delete", ids=[3, 4, 5, 7]) == {"changed": 0, "skipped": [], "skipped_total": 0}
+    assert desk.do("delete", ids=[1])["skipped"] == [1]
+    sound(strategy)
+
+
+def test_create_draws_ids_above_all_others(desk: Desk, strategy: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(7))
+    got = desk.do(
+        "create", ranges=[(-5, 5), {"min_id": 2**62, "max_id": 2**62 + 9, "priority": 3, "options": {"a": 1}}]
+    )
+    assert got == {"changed": 2, "created": [[8, 9]]}
+    found = [(p.partition_id, p.min_id, p.max_id, p.priority, p.options) for p in strategy.get_all_partitions()[1:]]
+    assert found == [(8, -5, 5, 0, {}), (9, 2**62, 2**62 + 9, 3, {"a": 1})]
+    sound(strategy)
+
+
+def test_a_create_that_meets_the_plan_fails_and_says_what_it_kept(desk: Desk, strategy: Any) -> None:
+    strategy.create_partitions_if_not_exist([CreatePartition(1, 10_000, 10_009)])
+    name = desk.admin.create([(i * 10, i * 10 + 9) for i in range(600)] + [(10_009, 10_010)])
+    after = desk.admin.create([(20_000, 20_001)])
+    desk.work()
+    status = desk.admin.wait(name, 0.0)
+    assert (status.state, status.done, status.result) == ("failed", 500, {"changed": 500, "created": [[2, 501]]})
+    assert "overlaps the planned range [10000, 10009]" in status.error
+    assert desk.admin.wait(after, 0.0).state == "done", "the next one goes on"
+    assert strategy.get_partition_stats().total == 502
+    sound(strategy)
+
+
+# -- once, and in order ------------------------------------------------------------------------------------------------
+
+
+def test_commands_take_effect_in_order_of_submission(desk: Desk, strategy: Any, other: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(1, 2))
+    admins = [AdminService(strategy, "a"), AdminService(other, "b")]
+    names = [admins[i % 2].set_priority([1], i) for i in range(6)]
+    assert [c.command_id for c in desk.admin.commands()] == names[::-1]
+    assert {c.state for c in desk.admin.commands()} == {"queued"}
+    seen: List[int] = []
+    for _ in names:
+        desk.role.hint()
+        desk.role.run_once()
+        seen.append(strategy.get_partition(1).priority)
+    assert seen == [0, 1, 2, 3, 4, 5]
+    assert [c.command_id for c in desk.admin.commands()] == names[::-1]
+    assert [(c.state, c.by) for c in desk.admin.commands(2)] == [("done", "b"), ("done", "a")]
+    assert desk.admin.status()["commands"] == 0
+
+
+def test_without_a_leader_commands_wait(strategy: Any) -> None:
+    admin = AdminService(strategy, "eve")
+    name = admin.pause()
+    role = role_of(strategy, None)
+    role.hint()
+    assert role.run_once() is None
+    status = admin.wait(name, 0.05)
+    assert (status.state, status.result, status.ended) == ("queued", {}, False)
+    assert not strategy.is_paused() and admin.status()["commands"] == 1
+    assert strategy.sweep(term=lead(strategy)).commands
+
+
+def test_the_sweep_tells_the_leader_of_commands_beside_the_other_calls(desk: Desk, strategy: Any) -> None:
+    assert not strategy.sweep(term=desk.term).commands
+    desk.admin.pause()
+    turn(strategy, free=1)
+    sweep = strategy.sweep(term=desk.term)
+    assert (sweep.hungry, sweep.asked, sweep.commands) == (True, False, True)
+    strategy.ask_for_round()
+    sweep = strategy.sweep(term=desk.term)
+    assert (sweep.asked, sweep.commands) == (True, True)
+    sweep = strategy.sweep(term=desk.term)
+    assert (sweep.hungry, sweep.asked, sweep.commands) == (False, False, True)
+    desk.work()
+    assert not strategy.sweep(term=desk.term).commands
+
+
+def test_the_same_command_sent_again_is_queued_once(desk: Desk, strategy: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(1))
+    for _ in range(2):
+        assert desk.admin.submit("set_priority", {"ids": [1], "priority": 5}, command_id="mine") == "mine"
+    desk.work()
+    desk.do("set_priority", ids=[1], priority=6)
+    desk.admin.submit("set_priority", {"ids": [1], "priority": 5}, command_id="mine")
+    desk.work()
+    assert len(desk.admin.commands()) == 2 and strategy.get_partition(1).priority == 6
+
+
+def test_a_submission_whose_reply_was_lost_is_queued_once(backend: Any, desk: Desk, strategy: Any) -> None:
+    backend.lose_reply(strategy, 1)
+    desk.admin.pause()
+    assert len(desk.admin.commands()) == 1
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_step_whose_reply_was_lost_counts_once(backend: Any, desk: Desk, strategy: Any, nth: int) -> None:
+    fail_all(strategy, *range(1, 701))
+    name = desk.admin.retry_failed()
+    created = desk.admin.create([(100_000 + i * 10, 100_009 + i * 10) for i in range(600)])
+    deleted = desk.admin.delete(range(1, 601))
+    backend.lose_reply(strategy, nth)
+    desk.work()
+    assert desk.admin.wait(name, 0.0).result == {"changed": 700, "skipped": [], "skipped_total": 0}
+    assert desk.admin.wait(created, 0.0).result["changed"] == 600
+    assert desk.admin.wait(deleted, 0.0).result["changed"] == 600
+    assert strategy.get_partition_stats().pending == 700
+    sound(strategy)
+
+
+def test_a_step_that_is_sent_twice_is_done_once(desk: Desk, strategy: Any) -> None:
+    fail_all(strategy, *range(1, 701))
+    store = command_store(strategy)
+    admin = desk.admin
+    for name in (
+        admin.retry_failed(),
+        admin.cancel(1),
+        admin.create([(100_000 + i * 10, 100_009 + i * 10) for i in range(600)]),
+        admin.delete(range(1, 601)),
+        admin.pause(),
+        admin.resume(),
+    ):
+        while True:
+            job = store.first()
+            if job is None or job.command_id != name:
+                break
+            store.step(desk.term, job)
+            after, everything = admin.command(name), strategy.get_all_partitions()
+            store.step(desk.term, job)
+            store.fail(desk.term, job, "late")
+            assert (admin.command(name), strategy.get_all_partitions()) == (after, everything)
+    sound(strategy)
+
+
+# -- change of leader --------------------------------------------------------------------------------------------------
+
+
+def test_a_new_leader_goes_on_behind_the_last_step(desk: Desk, strategy: Any, other: Any) -> None:
+    fail_all(strategy, *range(1, 1201))
+    name = desk.admin.retry_failed()
+    desk.role.hint()
+    desk.role.run_once()
+    assert (desk.admin.wait(name, 0.0).state, desk.admin.wait(name, 0.0).done) == ("running", 500)
+    old = command_store(strategy)
+    job = old.first()
+    assert job is not None
+    strategy.store.release_lock("leader", desk.term)
+    term = lead(other, "next")
+    with pytest.raises(LeaseLost):
+        old.step(desk.term, job)
+    with pytest.raises(LeaseLost):
+        old.fail(desk.term, job, "late")
+    with pytest.raises(LeaseLost):
+        old.expire(desk.term, -1.0)
+    assert desk.role.run_once() is None, "the stale leader's role goes on living"
+    assert desk.admin.wait(name, 0.0).done == 500
+    role = role_of(other, term)
+    while role.run_once() is not None:  # no hint: it looks when its term begins
+        pass
+    assert desk.admin.wait(name, 0.0).done == 1200
+    sound(strategy)
+
+
+@pytest.mark.parametrize("kind", ["create", "delete"])
+def test_a_stale_leader_changes_no_plan(desk: Desk, strategy: Any, other: Any, kind: str) -> None:
+    strategy.create_partitions_if_not_exist(parts(1, 2))
+    if kind == "create":
+        desk.admin.create([(100, 109)])
+    else:
+        desk.admin.delete([1])
+    strategy.store.release_lock("leader", desk.term)
+    lead(other, "next")
+    store = command_store(strategy)
+    job = store.first()
+    assert job is not None
+    with pytest.raises(LeaseLost):
+        store.step(desk.term, job)
+    assert sorted(desk.there()) == [1, 2] and strategy.planned_intervals() == [(10, 29)]
+
+
+def test_the_role_keeps_a_command_through_an_outage(backend: Any, desk: Desk, strategy: Any) -> None:
+    faulty = Faulty(command_store(strategy))
+    role = Commands(faulty, lambda: desk.term, Clock(), LOGGER, 30.0)  # type: ignore[arg-type]
+    name = desk.admin.pause()
+    for method in ("first", "step"):
+        faulty.fail_before(method, 1, StoreUnavailable("away"))
+        role.hint()
+        with pytest.raises(StoreUnavailable):
+            role.run_once()
+        assert role.pause(None) == 0.0
+    faulty.commit_then_lose("step", 1, StoreUnavailable("away"))
+    with pytest.raises(StoreUnavailable):
+        role.run_once()
+    role.run_once()
+    assert desk.admin.wait(name, 0.0).result["changed"] == 1
+
+
+def test_idle_the_role_asks_for_nothing(desk: Desk) -> None:
+    faulty = Faulty(command_store(desk.strategy))
+    role = Commands(faulty, lambda: desk.term, Clock(), LOGGER, 30.0)  # type: ignore[arg-type]
+    for _ in range(5):
+        assert role.run_once() is None
+    assert faulty.calls == {"first": 1, "expire": 1}, "at the beginning of its term"
+    assert role.pause(None) > 30.0
+
+
+# -- results -----------------------------------------------------------------------------------------------------------
+
+
+def test_results_can_be_read_for_a_day(desk: Desk, clock: Any, strategy: Any) -> None:
+    first, store = desk.admin.pause(), command_store(strategy)
+    desk.work()
+    assert desk.admin.wait(first, 0.0).updated_at == pytest.approx(clock.seconds, abs=0.001)
+    clock.advance(3600.0)
+    second = desk.admin.resume()
+    desk.work()
+    waiting = desk.admin.pause()
+    clock.advance(86400.0 - 3601.0)
+    assert store.expire(desk.term) == 0 and desk.admin.command(first) is not None
+    clock.advance(2.0)
+    assert store.expire(desk.term) == 1
+    assert desk.admin.command(first) is None and desk.admin.command(second) is not None
+    with pytest.raises(StateError):
+        desk.admin.wait(first)
+    clock.advance(2 * 86400.0)
+    assert role_of(strategy, desk.term)._store.expire(desk.term) == 1
+    assert [c.command_id for c in desk.admin.commands()] == [waiting], "what waits stays"
+
+
+def test_a_result_lists_no_more_than_a_thousand(desk: Desk) -> None:
+    result = desk.do("retry_failed", ids=range(1, 2001))
+    assert (len(result["skipped"]), result["skipped"][-1], result["skipped_total"]) == (1000, 1000, 2000)
+
+
+def test_a_status_is_json(desk: Desk) -> None:
+    desk.do("cancel", id=5)
+    data = json.loads(json.dumps(desk.admin.commands()[0].to_dict()))
+    assert (data["kind"], data["args"], data["by"], data["state"]) == ("cancel", {"id": 5}, "eve", "done")
+    json.dumps(desk.admin.status())
+
+
+# -- the door ----------------------------------------------------------------------------------------------------------
+
+MALFORMED: List[Tuple[Any, Any, str]] = [
+    ("explode", {}, "no command 'explode'"), (None, {}, "no command None"), ("set_config", {}, "no command"),
+    ("pause", None, "mapping"), ("pause", {"x": 1}, "no argument x"), ("cancel", {}, "id is missing"),
+    ("cancel", {"id": "7"}, "'7'"), ("cancel", {"id": 0}, "partition_id=0"), ("cancel", {"id": True}, "True"),
+    ("release", {"id": 2**53}, "outside"), ("delete", {"ids": []}, "1 to 10000"), ("delete", {"ids": "12"}, "list"),
+    ("delete", {"ids": 5}, "list"), ("delete", {"ids": [1, None]}, "None"),
+    ("retry_failed", {"ids": range(1, 10_002)}, "10001"), ("retry_failed", {"ids": []}, "1 to 10000"),
+    ("set_priority", {"ids": [1]}, "priority is missing"), ("set_priority", {"ids": [1], "priority": 1001}, "1001"),
+    ("create", {"ranges": [(2, 1)]}, "above max_id"), ("create", {"ranges": [(1,)]}, "neither"),
+    ("create", {"ranges": [(1, 5), (5, 6)]}, "overlaps"), ("create", {"ranges": [{"min_id": 1}]}, "max_id"),
+    ("create", {"ranges": [(1, 2, 0, {"a": object()})]}, "JSON"), ("create", {"ranges": [(1.0, 2)]}, "int"),
+    ("create", {"ranges": [(i, i, 0, {"t": "x" * 15_000}) for i in range(100)]}, "bytes of JSON"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind, args, complaint", MALFORMED, ids=[str(i) for i in range(len(MALFORMED))])
+def test_malformed_ones_are_refused_at_the_door(strategy: Any, kind: Any, args: Any, complaint: str) -> None:
+    admin = AdminService(strategy, "eve")
+    with pytest.raises(ConfigError) as caught:
+        admin.submit(kind, args)
+    assert complaint in str(caught.value)
+    assert admin.commands() == []
+
+
+def test_who_asks_and_the_name_of_a_command_are_checked(strategy: Any) -> None:
+    for by in ("", "a\nb", "x" * 201, None and 5, 5):
+        if by is not None:
+            with pytest.raises(ConfigError):
+                AdminService(strategy, by).pause()  # type: ignore[arg-type]
+    for name in ("", "a b", "x" * 65, 5):
+        with pytest.raises(ConfigError):
+            AdminService(strategy, "eve").submit("pause", {}, command_id=name)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError):
+        AdminService(strategy, "eve").commands(0)
+    assert AdminService(strategy).by
+
+
+def test_the_queue_is_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("hash_commands", "simple_commands"):
+        monkeypatch.setattr("elk_coordinator.partition.%s.MAX_QUEUED" % module, 3)
+    names = [desk.admin.pause() for _ in range(3)]
+    with pytest.raises(StateError):
+        desk.admin.pause()
+    desk.admin.submit("pause", {}, command_id=names[0])
+    desk.work()
+    desk.admin.pause()
+
+
+def test_a_client_finds_out_which_strategy_runs(backend: Any, strategy: Any) -> None:
+    store = backend.new_store()
+    with pytest.raises(StateError):
+        AdminClient(backend.namespace, store)
+    with pytest.raises(ConfigError):
+        AdminClient("no such name!", store)
+    with pytest.raises(ConfigError):
+        AdminClient(backend.namespace, None)  # type: ignore[arg-type]
+    empty = AdminClient(backend.namespace, store, default=strategy.strategy_type)
+    assert empty.strategy.get_partition_stats() == PartitionStats() and empty.workers() == []
+    beat(strategy, info={"host": "here"})
+    client = AdminClient(backend.namespace, store, by="eve")
+    assert client.strategy.strategy_type is strategy.strategy_type
+    name = client.create([(1, 5)])
+    Desk(strategy).work()
+    assert client.wait(name).state == "done"
+    status = client.status()
+    assert (status["strategy"], status["workers"], status["partitions"]["pending"], status["paused"]) == (
+        strategy.strategy_type.value, 1, 1, False,
+    )  # fmt: skip
+    assert status["leader"]["worker_id"] == "leader" and status["leader"]["lease_remaining"] > 0
+    assert ids(client.partitions()) == [1] and client.workers()[0].info == {"host": "here"}
+
+
+def test_a_plan_without_a_worker_is_enough_to_find_out(backend: Any, strategy: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(1))
+    assert open_strategy(backend.namespace, backend.new_store()).strategy_type is strategy.strategy_type
+
+
+# -- the real server ---------------------------------------------------------------------------------------------------
+
+
+def test_a_hundred_thousand_failed_ones_are_retried_in_steps(real_backend: Any) -> None:
+    strategy = real_backend.new_strategy(partition_lock_expiry=LEASE)
+    count = 100_000
+    raw = real_backend.raw.pipeline(transaction=False)
+    for start in range(1, count + 1, 5000):
+        page = range(start, start + 5000)
+        raw.hset(real_backend.key("specs"), mapping={"%016d" % i: "%d 9 1000" % (i * 10) for i in page})
+        line = "F 5 6 0 3 3 0 - 0 E 0 w broken"
+        raw.hset(real_backend.key("state"), mapping={"%016d" % i: line for i in page})
+        raw.zadd(real_backend.key("failed"), {"%016d" % i: 0 for i in page})
+    raw.execute()
+    desk = Desk(strategy)
+    name, turns = desk.admin.retry_failed(), 0
+    desk.role.hint()
+    while desk.role.run_once() is not None:
+        turns += 1
+    assert turns == count // 500 + 1
+    assert desk.admin.wait(name, 0.0).done == count
+    stats = strategy.get_partition_stats()
+    assert (stats.pending, stats.failed) == (count, 0)
+    assert {strategy.get_partition(i).attempt for i in (1, 500, 501, count)} == {0}
+
+
+# -- the guards --------------------------------------------------------------------------------------------------------
+
+
+def test_the_guards_of_a_step_are_needed(hash_backend: Any) -> None:
+    hash_backend.mutate("partition/command", "if redis.call('HGET', state_key, id) ~= expected then", "if false then")
+    strategy = hash_backend.new_strategy(partition_lock_expiry=LEASE)
+    desk = Desk(strategy)
+    desk.admin.pause()
+    store = command_store(strategy)
+    job = store.first()
+    assert job is not None
+    store.step(desk.term, job)
+    done = desk.admin.commands()[0].result["changed"]
+    store.step(desk.term, job)
+    assert (done, desk.admin.commands()[0].result["changed"]) == (1, 0), "a step sent twice is done twice"
+
+
+def test_the_check_of_the_term_is_needed(hash_backend: Any) -> None:
+    hash_backend.mutate("partition/command", "if holder ~= term then", "if false then")
+    strategy = hash_backend.new_strategy(partition_lock_expiry=LEASE)
+    desk = Desk(strategy)
+    desk.admin.pause()
+    store = command_store(strategy)
+    job = store.first()
+    assert job is not None
+    strategy.store.release_lock("leader", desk.term)
+    store.step(desk.term, job)
+    assert strategy.is_paused(), "a stale leader was heard"
+
+
+def test_ids_taken_between_the_readings_are_not_given_twice(
+    desk: Desk, strategy: Any, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if strategy.strategy_type is StrategyType.SIMPLE:
+        pytest.skip("SIMPLE reads once")
+    read, tries = strategy.planned_window, []
+
+    def meanwhile(*args: Any) -> Any:
+        tries.append(args)
+        if len(tries) == 1:
+            other.create_partitions_if_not_exist(parts(1))
+        return read(*args)
+
+    monkeypatch.setattr(strategy, "planned_window", meanwhile)
+    assert desk.do("create", ranges=[(500, 501)])["created"] == [[2, 2]]
+    assert len(tries) == 2
+    sound(strategy)
+
+
+def test_simple_remembers_the_later_term(
+    desk: Desk, strategy: Any, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if strategy.strategy_type is StrategyType.HASH:
+        pytest.skip("HASH checks the lock in the script")
+    strategy.store.release_lock("leader", desk.term)
+    later = lead(other, "next")
+    desk.admin.pause()
+    desk.admin.resume()
+    store = command_store(strategy)
+    job = store.first()
+    assert job is not None
+    # The old leader looked at the lock just before it changed hands, and writes after the new one has.
+    monkeypatch.setattr(strategy, "leads", lambda term: True)
+    role = role_of(other, later)
+    role.run_once()
+    with pytest.raises(LeaseLost):
+        store.step(desk.term, job)
+    assert strategy.is_paused()
