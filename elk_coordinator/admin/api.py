@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import uuid
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
 from urllib.parse import parse_qs
@@ -22,6 +23,9 @@ from elk_coordinator.errors import ConfigError, ElkError, PartitionNotFound, Sta
 from elk_coordinator.model import Partition, PartitionFilter, PartitionStatus, WorkerInfo
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+#: Requests answered at the same time; further ones get 503. Half of what the server takes: while the store hangs, waiting
+#: dashboards must leave room for /health and /metrics.
+MAX_AT_ONCE = 8
 #: The largest integer that every reader of JSON keeps exact.
 MAX_EXACT = 2**53 - 1
 _DIGITS = re.compile(r"-?[0-9]{1,19}\Z")
@@ -90,6 +94,7 @@ class AdminApi:
         self._access = Access(token)
         self._logger = logger
         self._gaps = gaps
+        self._places = threading.BoundedSemaphore(MAX_AT_ONCE)
 
     def routes(self) -> List[Tuple[str, str, ApiHandler]]:
         """Return method, path and handler of everything there is."""
@@ -104,7 +109,26 @@ class AdminApi:
             ("POST", "commands", self._submit),
             ("POST", "retry-failed-partitions", self._retry),
         ]
-        return [(method, "/api/v1/" + path, _told(handler)) for method, path, handler in table]
+        return [(method, "/api/v1/" + path, self._told(handler)) for method, path, handler in table]
+
+    def _told(self, handler: ApiHandler) -> ApiHandler:
+        """Return the handler with a place taken, errors turned into answers, and numbers made exact."""
+
+        def answer(request: ApiRequest) -> Answer:
+            try:
+                if not self._places.acquire(blocking=False):
+                    raise Refusal(503, "too many requests at the same time; try again", [("Retry-After", "1")])
+                try:
+                    found = handler(request)
+                finally:
+                    self._places.release()
+            except (Refusal, ElkError) as exc:
+                refusal = _refusal(exc)
+                document = dict(refusal.more, status=refusal.status, error=refusal.message)
+                return Answer(refusal.status, exact(document), refusal.headers)
+            return Answer(found.status, exact(found.document), found.headers)
+
+        return answer
 
     # -- reading
     def _status(self, request: ApiRequest) -> Answer:
@@ -317,21 +341,6 @@ def _type(value: Any) -> str:
 
 
 # -- answers
-
-
-def _told(handler: ApiHandler) -> ApiHandler:
-    """Return the handler with errors turned into answers and numbers made exact."""
-
-    def answer(request: ApiRequest) -> Answer:
-        try:
-            found = handler(request)
-        except (Refusal, ElkError) as exc:
-            refusal = _refusal(exc)
-            document = dict(refusal.more, status=refusal.status, error=refusal.message)
-            return Answer(refusal.status, exact(document), refusal.headers)
-        return Answer(found.status, exact(found.document), found.headers)
-
-    return answer
 
 
 def _refusal(exc: Exception) -> Refusal:
