@@ -23,8 +23,8 @@ from elk_coordinator.errors import ConfigError, ElkError, PartitionNotFound, Sta
 from elk_coordinator.model import Partition, PartitionFilter, PartitionStatus, WorkerInfo
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
-#: Requests answered at the same time; further ones get 503. Half of what the server takes: while the store hangs, waiting
-#: dashboards must leave room for /health and /metrics.
+#: Requests answered at the same time; further ones get 503. Half of what the server takes: while the store hangs, the
+#: dashboards that wait leave room for /health and /metrics.
 MAX_AT_ONCE = 8
 #: The largest integer that every reader of JSON keeps exact.
 MAX_EXACT = 2**53 - 1
@@ -32,6 +32,8 @@ _DIGITS = re.compile(r"-?[0-9]{1,19}\Z")
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 #: Characters of an error text that anybody may see.
 _SUMMARY = 300
+#: Characters of a message about a wrong request.
+_MESSAGE = 1000
 _FILTERS = (
     "status", "worker_id", "min_partition_id", "max_partition_id", "after", "limit", "include_archived", "stale_for",
 )  # fmt: skip
@@ -350,7 +352,7 @@ def _refusal(exc: Exception) -> Refusal:
     if isinstance(exc, PartitionNotFound):
         return Refusal(404, str(exc))
     if isinstance(exc, ConfigError):
-        return Refusal(400, str(exc))
+        return Refusal(400, str(exc)[:_MESSAGE])  # it may repeat what was sent, up to a megabyte of it
     if isinstance(exc, StoreError):
         # Not its text: that may name hosts and users of the store. /health and the log have it.
         return Refusal(503, "the store does not answer", [("Retry-After", "1")])

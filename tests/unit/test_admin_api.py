@@ -447,6 +447,8 @@ def test_what_the_service_refuses_is_400_and_a_full_queue_503(door: Door) -> Non
     door.service.failure = ConfigError("kind: 'dance' is no command")
     status, told, _ = door.post("commands", {"kind": "dance"})
     assert (status, told["error"]) == (400, "kind: 'dance' is no command")
+    door.service.failure = ConfigError("kind: %r is no command" % ("x" * 10**6))
+    assert len(door.post("commands", {"kind": "x"})[1]["error"]) == 1000
     door.service.failure = StateError("1,000 commands wait already")
     assert door.post("commands", {"kind": "pause"})[0] == 503
 
