@@ -19,11 +19,12 @@ from elk_coordinator.admin.api import MAX_AT_ONCE, AdminApi, exact, reachable, s
 from elk_coordinator.assembly import add_admin_api
 from elk_coordinator.errors import ConfigError, PartitionNotFound, StateError, StoreUnavailable
 from elk_coordinator.model import Partition, PartitionFilter, PartitionStatus, WorkerInfo
+from elk_coordinator.observability import wsgi
 from elk_coordinator.observability.app import LOOPBACK_KEY, App
 from elk_coordinator.observability.http import MAX_REQUESTS, HttpServer
 from elk_coordinator.observability.metrics import Metrics
-from elk_coordinator.observability.wsgi import MAX_LINGERING
 from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.testing import wait_until
 
 LOGGER = logging.getLogger("elk_coordinator.test_admin_api")
 TOKEN = "open-sesame-1"
@@ -612,14 +613,18 @@ def test_a_body_that_comes_slowly_is_given_up_at_one_deadline(serve: Callable[..
     assert served.post(b'{"kind": "pause"}')[0] in (202, 503)
 
 
-def test_clients_that_never_send_their_unwanted_body_do_not_take_every_place(serve: Callable[..., Served]) -> None:
-    served = serve(max_requests=MAX_LINGERING + 2)
+def test_clients_that_never_send_their_unwanted_body_do_not_take_every_place(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wsgi, "LINGER_TIME", 60.0)
+    served = serve(max_requests=wsgi.MAX_LINGERING + 2)
     head = b"POST /api/v1/commands HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
     with contextlib.ExitStack() as stack:
-        for _ in range(3 * MAX_LINGERING):
+        for _ in range(3 * wsgi.MAX_LINGERING):
             sock = stack.enter_context(socket.create_connection((served.host, served.port), timeout=10))
             sock.sendall(head)
             assert sock.recv(12) == b"HTTP/1.0 401"
+            wait_until(lambda: len(served.server._requests) <= wsgi.MAX_LINGERING)
         assert served.post(b'{"kind": "pause"}')[0] == 202
 
 
