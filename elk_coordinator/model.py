@@ -357,8 +357,10 @@ class Reclaimed:
     worker_id: str
     token: int
     deliveries: int
-    #: PENDING, or FAILED when the deliveries are used up.
+    #: PENDING, or FAILED when the deliveries are used up, or it was cancelled meanwhile.
     status: PartitionStatus
+    #: What the partition says of its last failure.
+    error: str = ""
 
 
 @attr.s(auto_attribs=True, frozen=True, slots=True)

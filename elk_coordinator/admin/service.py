@@ -67,7 +67,8 @@ class AdminService:
     def retry_failed(self, ids: Optional[Iterable[int]] = None) -> str:
         """Make failed partitions pending again, with all their attempts; all that are failed now when no ids are given.
 
-        Checkpoints are kept. Named ones that are not failed are left as they are, and listed in the result.
+        "Now" is the submission: one that failed, or was changed, after it rests on. Checkpoints are kept. Named ones
+        that are not failed are left as they are, and listed in the result.
         """
         return self.submit("retry_failed", {} if ids is None else {"ids": ids})
 

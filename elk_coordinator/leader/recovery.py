@@ -70,8 +70,9 @@ class Recovery(Role):
                 deliveries=item.deliveries, status=item.status,
             )  # fmt: skip
             if item.status is PartitionStatus.FAILED:
-                error = "lost %d times by workers that died or froze" % item.deliveries
-                self._events.emit("partition_failed", partition_id=item.partition_id, token=item.token, error=error)
+                self._events.emit(
+                    "partition_failed", partition_id=item.partition_id, token=item.token, error=item.error
+                )
         self._on_sweep(sweep)
         return sweep
 

@@ -35,6 +35,8 @@ MAX_QUEUED = 1000
 MAX_LISTED = 1000
 #: Seconds for which the result of an ended command can be read.
 KEEP_SECONDS = 86400.0
+#: Ended commands that are kept for that long; beyond, the oldest go sooner.
+MAX_ENDED = 10_000
 
 _COMMAND_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _BY = re.compile(r"[^\x00-\x1f\x7f]{1,200}\Z")
@@ -135,7 +137,7 @@ class CommandStore(abc.ABC):
 
     @abc.abstractmethod
     def expire(self, term: int, keep: float = KEEP_SECONDS) -> int:
-        """Remove up to 500 commands that ended longer than *keep* seconds ago; return how many.
+        """Remove up to 500 commands that ended longer than *keep* seconds ago, or are too many; return how many.
 
         :raises LeaseLost: the term is over.
         """

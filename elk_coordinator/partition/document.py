@@ -286,7 +286,12 @@ class Document:
         for record in expired[:limit]:
             p = record.p
             self._lose(record, stamp, p.deliveries + 1, max_deliveries)
-            out.append(Reclaimed(p.partition_id, p.worker_id, p.fencing_token, p.deliveries + 1, record.p.status))
+            out.append(
+                Reclaimed(
+                    p.partition_id, p.worker_id, p.fencing_token, p.deliveries + 1, record.p.status,
+                    record.p.error or "",
+                )
+            )  # fmt: skip
         return out, True
 
     def _lose(self, record: Record, stamp: int, deliveries: int, max_deliveries: int) -> None:

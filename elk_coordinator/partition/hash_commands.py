@@ -10,6 +10,7 @@ from elk_coordinator.model import HELD, MAX_BATCH
 from elk_coordinator.partition import codec, intervals
 from elk_coordinator.partition.commands import (
     KEEP_SECONDS,
+    MAX_ENDED,
     MAX_LISTED,
     MAX_QUEUED,
     CarriedOn,
@@ -102,7 +103,7 @@ class HashCommands(CommandStore):
 
     def expire(self, term: int, keep: float = KEEP_SECONDS) -> int:
         keys = self._store.keys.many("lock:leader commands command_state command_ended")
-        reply = self._store.run("partition/forget_commands", keys, [term, int(keep * 1e6), MAX_BATCH])
+        reply = self._store.run("partition/forget_commands", keys, [term, int(keep * 1e6), MAX_BATCH, MAX_ENDED])
         if reply[0] == -2:
             raise LeaseLost(0, term, "the removal of old commands in this leader's term")
         return int(reply[1])

@@ -209,7 +209,7 @@ class HashPartitionStrategy(PartitionStrategy):
         reply = self._checked(self.store.run("partition/sweep", self._sweep_keys, args), "a sweep")
         reclaimed = []
         for i in range(6, len(reply), 6):
-            partition_id, worker, token, deliveries, letter = (reply[i + k] for k in range(5))
+            partition_id, worker, token, deliveries, letter, error = reply[i : i + 6]
             reclaimed.append(
                 Reclaimed(
                     int(partition_id),
@@ -217,6 +217,7 @@ class HashPartitionStrategy(PartitionStrategy):
                     int(token),
                     int(deliveries),
                     codec.STATUS_OF_LETTER[letter.decode("ascii")],
+                    error.decode("utf-8", "replace"),
                 )
             )
         calls = int(reply[3])

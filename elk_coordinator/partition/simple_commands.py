@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import attr
@@ -13,7 +14,6 @@ from elk_coordinator.partition.codec import clip_error
 from elk_coordinator.partition.commands import (
     KEEP_SECONDS,
     MAX_LISTED,
-    MAX_QUEUED,
     CommandStore,
     Job,
     numbered,
@@ -23,6 +23,13 @@ from elk_coordinator.partition.document import Document, Record
 from elk_coordinator.partition.selection import new_partition
 from elk_coordinator.partition.simple_strategy import MAX_ACTIVE, SimplePartitionStrategy
 from elk_coordinator.store.base import DataStore
+
+#: The document is written with every move of a worker, so it must stay small: commands that wait, bytes of their
+#: arguments together, ended ones that are kept (for a day), and how many of their ids or ranges.
+MAX_QUEUED = 200
+MAX_QUEUED_BYTES = 2 * 1024 * 1024
+MAX_ENDED = 200
+MAX_KEPT_ITEMS = 100
 
 _PENDING, _FAILED = PartitionStatus.PENDING, PartitionStatus.FAILED
 
@@ -37,8 +44,13 @@ class SimpleCommands(CommandStore):
         def move(document: Document) -> Tuple[None, bool]:
             if command_id in document.commands:
                 return None, False
-            if sum(1 for job in _jobs(document) if not _ended(job)) >= MAX_QUEUED:
-                raise StateError("%d commands wait already; wait until the leader has carried some out" % MAX_QUEUED)
+            waiting = [job for job in _jobs(document) if not _ended(job)]
+            size = len(json.dumps(args)) + (sum(len(json.dumps(job.args)) for job in waiting) if waiting else 0)
+            if len(waiting) >= MAX_QUEUED or size > MAX_QUEUED_BYTES:
+                raise StateError(
+                    "%d commands wait already, with %d bytes of arguments; wait until the leader has carried some out"
+                    % (len(waiting), size)
+                )
             stamp = document.draw(self._strategy.memory.floor)
             _store(document, Job(command_id, kind, args, by, stamp, updated_us=int(document.now * 1e6)))
             return None, True
@@ -95,7 +107,7 @@ class SimpleCommands(CommandStore):
                 return None, False
             stamp = document.draw(self._strategy.memory.floor)
             after = change(document, stamp)
-            _store(document, attr.evolve(after, updated_us=int(document.now * 1e6)))
+            _store(document, attr.evolve(_trimmed(after), updated_us=int(document.now * 1e6)))
             # Once a later leader has written, an earlier one is known to be late.
             document.meta["term"] = term
             return None, True
@@ -110,7 +122,9 @@ class SimpleCommands(CommandStore):
         def move(document: Document) -> Tuple[int, bool]:
             self._check_term(document, term)
             until = (document.now - keep) * 1e6
-            old = [job.command_id for job in _jobs(document) if _ended(job) and job.updated_us <= until][:MAX_BATCH]
+            ended = sorted((job for job in _jobs(document) if _ended(job)), key=lambda job: job.submitted)
+            old = [job.command_id for job in ended if job.updated_us <= until]
+            old = (old or [job.command_id for job in ended[: max(0, len(ended) - MAX_ENDED)]])[:MAX_BATCH]
             for command_id in old:
                 del document.commands[command_id]
             return len(old), bool(old)
@@ -238,6 +252,15 @@ def _stamp(seconds: float) -> int:
 
 def _ended(job: Job) -> bool:
     return job.state in ("done", "failed")
+
+
+def _trimmed(job: Job) -> Job:
+    """Return an ended command with the first of its ids or ranges, and their number; others as they are."""
+    for name in ("ids", "ranges"):
+        items = job.args.get(name, ())
+        if _ended(job) and len(items) > MAX_KEPT_ITEMS:
+            return attr.evolve(job, args={**job.args, name: items[:MAX_KEPT_ITEMS], name + "_total": len(items)})
+    return job
 
 
 def _store(document: Document, job: Job) -> None:

@@ -214,6 +214,7 @@ def test_a_cancelled_one_whose_lease_runs_out_fails(desk: Desk, clock: Any, stra
     desk.do("cancel", id=1)
     clock.advance(LEASE + 1.0)
     (lost,) = other.sweep().reclaimed
+    assert lost.error == "cancelled by eve"
     assert (lost.status, desk.there()[1]) == (FAILED, (FAILED, 0, "cancelled by eve"))
     desk.do("retry_failed", ids=[1])
     (again,) = other.claim_partitions("x")
@@ -521,6 +522,15 @@ def test_results_can_be_read_for_a_day(desk: Desk, clock: Any, strategy: Any) ->
     clock.advance(2 * 86400.0)
     assert role_of(strategy, desk.term)._store.expire(desk.term) == 1
     assert [c.command_id for c in desk.admin.commands()] == [waiting], "what waits stays"
+
+
+def test_too_many_results_are_not_kept(desk: Desk, strategy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("hash_commands", "simple_commands"):
+        monkeypatch.setattr("elk_coordinator.partition.%s.MAX_ENDED" % module, 2)
+    names = [desk.admin.pause() for _ in range(5)]
+    desk.work()  # which looks for old ones, too, when nothing waits
+    assert command_store(strategy).expire(desk.term) == 0
+    assert [c.command_id for c in desk.admin.commands()] == [names[4], names[3]]
 
 
 def test_a_result_lists_no_more_than_a_thousand(desk: Desk) -> None:

@@ -1,14 +1,18 @@
 -- include: stamp.lua
--- Remove commands that ended long ago; only the leader does.
+-- Remove commands that ended long ago, or that too many others ended after; only the leader does.
 --
 -- KEYS   1 lock:leader  2 commands  3 command_state  4 command_ended
--- ARGV   1 term  2 microseconds since the end  3 limit (at most 500)
+-- ARGV   1 term  2 microseconds since the end  3 limit (at most 500)  4 most ended ones to keep
 -- Reply  {1, removed}   {-2, holder's term} the term is over
 -- Replay safe.  Cost a constant number of commands.
 
 local holder = redis.call('HGET', KEYS[1], 'token')
 if holder ~= ARGV[1] then return {-2, holder or '0'} end
 local old = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', text(now_us() - tonumber(ARGV[2])), 'LIMIT', 0, ARGV[3])
+if #old == 0 then
+  local over = redis.call('ZCARD', KEYS[4]) - tonumber(ARGV[4])
+  if over > 0 then old = redis.call('ZRANGE', KEYS[4], 0, math.min(over, tonumber(ARGV[3])) - 1) end
+end
 if #old > 0 then
   redis.call('HDEL', KEYS[2], unpack(old))
   redis.call('HDEL', KEYS[3], unpack(old))
