@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import uuid
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
 from urllib.parse import parse_qs
@@ -22,12 +23,17 @@ from elk_coordinator.errors import ConfigError, ElkError, PartitionNotFound, Sta
 from elk_coordinator.model import Partition, PartitionFilter, PartitionStatus, WorkerInfo
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+#: Requests answered at the same time; further ones get 503. Half of what the server takes: while the store hangs, the
+#: dashboards that wait leave room for /health and /metrics.
+MAX_AT_ONCE = 8
 #: The largest integer that every reader of JSON keeps exact.
 MAX_EXACT = 2**53 - 1
 _DIGITS = re.compile(r"-?[0-9]{1,19}\Z")
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 #: Characters of an error text that anybody may see.
 _SUMMARY = 300
+#: Characters of a message about a wrong request.
+_MESSAGE = 1000
 _FILTERS = (
     "status", "worker_id", "min_partition_id", "max_partition_id", "after", "limit", "include_archived", "stale_for",
 )  # fmt: skip
@@ -90,6 +96,7 @@ class AdminApi:
         self._access = Access(token)
         self._logger = logger
         self._gaps = gaps
+        self._places = threading.BoundedSemaphore(MAX_AT_ONCE)
 
     def routes(self) -> List[Tuple[str, str, ApiHandler]]:
         """Return method, path and handler of everything there is."""
@@ -104,7 +111,26 @@ class AdminApi:
             ("POST", "commands", self._submit),
             ("POST", "retry-failed-partitions", self._retry),
         ]
-        return [(method, "/api/v1/" + path, _told(handler)) for method, path, handler in table]
+        return [(method, "/api/v1/" + path, self._told(handler)) for method, path, handler in table]
+
+    def _told(self, handler: ApiHandler) -> ApiHandler:
+        """Return the handler with a place taken, errors turned into answers, and numbers made exact."""
+
+        def answer(request: ApiRequest) -> Answer:
+            try:
+                if not self._places.acquire(blocking=False):
+                    raise Refusal(503, "too many requests at the same time; try again", [("Retry-After", "1")])
+                try:
+                    found = handler(request)
+                finally:
+                    self._places.release()
+            except (Refusal, ElkError) as exc:
+                refusal = _refusal(exc)
+                document = dict(refusal.more, status=refusal.status, error=refusal.message)
+                return Answer(refusal.status, exact(document), refusal.headers)
+            return Answer(found.status, exact(found.document), found.headers)
+
+        return answer
 
     # -- reading
     def _status(self, request: ApiRequest) -> Answer:
@@ -319,21 +345,6 @@ def _type(value: Any) -> str:
 # -- answers
 
 
-def _told(handler: ApiHandler) -> ApiHandler:
-    """Return the handler with errors turned into answers and numbers made exact."""
-
-    def answer(request: ApiRequest) -> Answer:
-        try:
-            found = handler(request)
-        except (Refusal, ElkError) as exc:
-            refusal = _refusal(exc)
-            document = dict(refusal.more, status=refusal.status, error=refusal.message)
-            return Answer(refusal.status, exact(document), refusal.headers)
-        return Answer(found.status, exact(found.document), found.headers)
-
-    return answer
-
-
 def _refusal(exc: Exception) -> Refusal:
     """Return what a client is told of an error; anything unexpected stays an error for the application's log."""
     if isinstance(exc, Refusal):
@@ -341,7 +352,7 @@ def _refusal(exc: Exception) -> Refusal:
     if isinstance(exc, PartitionNotFound):
         return Refusal(404, str(exc))
     if isinstance(exc, ConfigError):
-        return Refusal(400, str(exc))
+        return Refusal(400, str(exc)[:_MESSAGE])  # it may repeat what was sent, up to a megabyte of it
     if isinstance(exc, StoreError):
         # Not its text: that may name hosts and users of the store. /health and the log have it.
         return Refusal(503, "the store does not answer", [("Retry-After", "1")])

@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import socketserver
+import threading
 from typing import IO, Any, Dict, Optional, cast
 from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 
@@ -33,6 +34,8 @@ HEAD_END = re.compile(rb"\r?\n\r?\n")
 #: After an answer that did not want the body: how long, and how many bytes, the rest of it is taken and thrown away.
 LINGER_TIME = 2.0
 LINGER_BYTES = 8 * 1024 * 1024
+#: Connections treated so at the same time; others are closed at once. Nobody may fill all places with them.
+MAX_LINGERING = 4
 
 
 class _Incoming(io.RawIOBase):
@@ -156,8 +159,12 @@ class RequestHandler(WSGIRequestHandler):
     def _linger(self) -> None:
         """Take the rest of a body that nobody wanted: closed over unread input, the connection would be reset and the
         answer lost on its way."""
+        places = self.server.lingering
+        if not places.acquire(blocking=False):
+            return
         clock, until, taken = self.server.clock, self.server.clock.monotonic() + LINGER_TIME, 0
-        with contextlib.suppress(OSError):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            stack.callback(places.release)
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_WR)
             while taken < LINGER_BYTES and clock.monotonic() < until:
@@ -198,6 +205,7 @@ class ListeningSocket(WSGIServer):
         self.address_family = family
         self.logger = logger
         self.clock = clock
+        self.lingering = threading.BoundedSemaphore(MAX_LINGERING)
         self.request_timeout = timeout
         self.app = app
         super().__init__(address, RequestHandler)

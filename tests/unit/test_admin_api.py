@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import logging
+import socket
 import threading
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
@@ -14,14 +15,16 @@ import attr
 import pytest
 
 from elk_coordinator.admin import access
-from elk_coordinator.admin.api import AdminApi, exact, reachable, summary
+from elk_coordinator.admin.api import MAX_AT_ONCE, AdminApi, exact, reachable, summary
 from elk_coordinator.assembly import add_admin_api
 from elk_coordinator.errors import ConfigError, PartitionNotFound, StateError, StoreUnavailable
 from elk_coordinator.model import Partition, PartitionFilter, PartitionStatus, WorkerInfo
+from elk_coordinator.observability import wsgi
 from elk_coordinator.observability.app import LOOPBACK_KEY, App
-from elk_coordinator.observability.http import HttpServer
+from elk_coordinator.observability.http import MAX_REQUESTS, HttpServer
 from elk_coordinator.observability.metrics import Metrics
 from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.testing import wait_until
 
 LOGGER = logging.getLogger("elk_coordinator.test_admin_api")
 TOKEN = "open-sesame-1"
@@ -445,6 +448,8 @@ def test_what_the_service_refuses_is_400_and_a_full_queue_503(door: Door) -> Non
     door.service.failure = ConfigError("kind: 'dance' is no command")
     status, told, _ = door.post("commands", {"kind": "dance"})
     assert (status, told["error"]) == (400, "kind: 'dance' is no command")
+    door.service.failure = ConfigError("kind: %r is no command" % ("x" * 10**6))
+    assert len(door.post("commands", {"kind": "x"})[1]["error"]) == 1000
     door.service.failure = StateError("1,000 commands wait already")
     assert door.post("commands", {"kind": "pause"})[0] == 503
 
@@ -486,6 +491,33 @@ def test_bodies_are_limited_and_measured(door: Door, monkeypatch: pytest.MonkeyP
     chunks = {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
     assert door.post("commands", full, **chunks)[0] == 202  # a server that decodes them
     assert door.post("commands", full + b" ", **chunks)[0] == 413
+
+
+def test_while_the_store_hangs_dashboards_leave_room_for_probes(door: Door) -> None:
+    inside, leave = threading.Semaphore(0), threading.Event()
+
+    def hang() -> Dict[str, Any]:
+        inside.release()
+        assert leave.wait(10)
+        return {}
+
+    door.service.status = hang  # type: ignore[method-assign]
+    waiting = [threading.Thread(target=door.ask, args=("status",)) for _ in range(MAX_AT_ONCE)]
+    try:
+        for thread in waiting:
+            thread.start()
+        for _ in waiting:
+            assert inside.acquire(timeout=10)
+        status, told, headers = door.ask("workers")
+        assert status == 503 and "try again" in told["error"] and headers["Retry-After"] == "1"
+    finally:
+        leave.set()
+        for thread in waiting:
+            thread.join(10)
+    assert MAX_AT_ONCE < MAX_REQUESTS
+    for _ in range(MAX_AT_ONCE + 1):  # a place is given back, also after an error
+        assert door.ask("partitions?limit=x")[0] == 400
+    assert door.ask("workers")[0] == 200
 
 
 # -- over sockets: clients that are slow, or send what nobody wants
@@ -579,6 +611,21 @@ def test_a_body_that_comes_slowly_is_given_up_at_one_deadline(serve: Callable[..
         assert answer.status == 408 and b"in time" in answer.read()
     assert took < 5.0
     assert served.post(b'{"kind": "pause"}')[0] in (202, 503)
+
+
+def test_clients_that_never_send_their_unwanted_body_do_not_take_every_place(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wsgi, "LINGER_TIME", 60.0)
+    served = serve(max_requests=wsgi.MAX_LINGERING + 2)
+    head = b"POST /api/v1/commands HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        for _ in range(3 * wsgi.MAX_LINGERING):
+            sock = stack.enter_context(socket.create_connection((served.host, served.port), timeout=10))
+            sock.sendall(head)
+            assert sock.recv(12) == b"HTTP/1.0 401"
+            wait_until(lambda: len(served.server._requests) <= wsgi.MAX_LINGERING)
+        assert served.post(b'{"kind": "pause"}')[0] == 202
 
 
 def test_a_client_with_half_a_body_does_not_hold_up_the_close(serve: Callable[..., Served]) -> None:
