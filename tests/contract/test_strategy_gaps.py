@@ -116,8 +116,10 @@ def test_a_fill_from_an_older_plan_is_refused(strategy: Any, other: Any, term: i
     strategy.create_partitions_if_not_exist(parts(1, 5))
     old = version_of(strategy)
     other.create_partitions_if_not_exist(parts(3))
-    with pytest.raises(VersionConflict):
-        strategy.fill_gaps(old, term, parts(2), [])
+    for partitions, empty in ((parts(2), []), ([CreatePartition(6, 30, 39)], []), ([], [(30, 39)])):
+        # Also when what was a gap is none any more: the plan is newer, and that is what the caller must hear.
+        with pytest.raises(VersionConflict):
+            strategy.fill_gaps(old, term, partitions, empty)
     assert ids(strategy.get_all_partitions()) == [1, 3, 5]
     sound(strategy)
 
