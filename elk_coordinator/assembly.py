@@ -16,6 +16,7 @@ from elk_coordinator.leader.recovery import Recovery
 from elk_coordinator.model import Beat, CancelReason
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.observability.metrics import Metrics
+from elk_coordinator.partition.event_log import EventWriter
 from elk_coordinator.partition.factory import create_strategy
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock
@@ -116,7 +117,8 @@ class Parts:
         self.public_strategy.memory = self.strategy.memory
         self.worker_id = worker_id = config.worker_id or default_worker_id(self.strategy.nonce)
         self.metrics = Metrics(namespace, worker_id, clock)
-        self.events = Events(namespace, worker_id, clock, logger, [self.metrics], config.listeners)
+        self.journal = EventWriter(self.strategy.store, namespace, worker_id, clock, logger)
+        self.events = Events(namespace, worker_id, clock, logger, [self.metrics, self.journal], config.listeners)
         self.crew = Crew(namespace, clock, logger, owner.on_role_death, owner.on_store_failure)
         breaker = CircuitBreaker(config.circuit_breaker, clock, owner.on_breaker) if config.circuit_breaker else None
         self.breaker: Optional[CircuitBreaker] = breaker
@@ -162,6 +164,7 @@ class Parts:
             hints["asked"] = [leader.recovery.wake.set]
             hints["leader"] = [leader.election.wake.set]
         roles.append(Wakeup(self.strategy.store, hints, logger))
+        roles.append(self.journal)
         if self.events.has_users:
             roles.append(self.events)
         for role in roles:

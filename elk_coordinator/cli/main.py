@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Optional, Sequence
 
-from elk_coordinator.cli import purge, run, status, verify
+from elk_coordinator.cli import events, purge, run, status, verify
 from elk_coordinator.cli.common import ERROR, USAGE, Command, UsageError, add_common_options, note, one_line
 from elk_coordinator.cli.demo import command as demo
 from elk_coordinator.errors import ConfigError, ElkError
@@ -18,6 +18,7 @@ COMMANDS: Sequence[Command] = (
     run.COMMAND,
     status.COMMAND,
     verify.COMMAND,
+    events.COMMAND,
     purge.COMMAND,
 )
 

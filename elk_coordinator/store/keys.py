@@ -30,6 +30,8 @@ done               hash    id -> "min span created token version deliveries atte
 planned            zset    merged intervals "hi:lo", 20 digits of id + 2^63 each (scores 0)     plan
 skipped            zset    the same, for IDs known to hold no data; a part of planned           plan
 cancels            hash    id -> "C who" or "R who": an operator wants a held partition back    cancel
+events             stream  batch, entry (JSON of one event: kind, worker, time, facts); the     log_append
+                           newest 10,000, about; nothing depends on it
 corrupt            set     ids whose record could not be read: set aside, named by verify       work, sweep
 =================  ======  ===================================================================  ======================
 
