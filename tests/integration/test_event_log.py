@@ -44,7 +44,8 @@ def test_a_coordinator_writes_what_happened_to_it(strategy: StrategyType, redis_
         assert sorted(kinds) == sorted(
             ["started", "became_leader", "partition_failed", "partition_retried", "stepped_down", "stopped"]
         ), "and nothing of the 98 partitions that went well"
-        assert kinds[0] == "started" and kinds[-1] == "stopped"
+        # The threads run before start() says so: an election may come first.
+        assert "started" in kinds[:2] and kinds[-1] == "stopped"
         assert {event.worker_id for event in events} == {coordinator.worker_id}
         (failed,) = [event for event in events if event.kind == "partition_failed"]
         assert failed.facts["partition_id"] == 2 and "redis://me:***@host" in failed.facts["error"]
