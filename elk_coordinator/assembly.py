@@ -21,6 +21,7 @@ from elk_coordinator.model import Beat, CancelReason, Sweep
 from elk_coordinator.observability.app import App, Handler, Request, Response, json_response
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.observability.metrics import Metrics
+from elk_coordinator.partition.event_log import EventWriter
 from elk_coordinator.partition.factory import command_store, create_strategy
 from elk_coordinator.partition.gaps import Gaps
 from elk_coordinator.partition.strategy import PartitionStrategy
@@ -155,7 +156,8 @@ class Parts:
             lambda: self.gaps.report().to_dict(),
         )
         self.metrics = Metrics(namespace, worker_id, clock)
-        self.events = Events(namespace, worker_id, clock, logger, [self.metrics], config.listeners)
+        self.journal = EventWriter(self.strategy.store, namespace, worker_id, clock, logger)
+        self.events = Events(namespace, worker_id, clock, logger, [self.metrics, self.journal], config.listeners)
         self.crew = Crew(namespace, clock, logger, owner.on_role_death, owner.on_store_failure)
         breaker = CircuitBreaker(config.circuit_breaker, clock, owner.on_breaker) if config.circuit_breaker else None
         self.breaker: Optional[CircuitBreaker] = breaker
@@ -204,6 +206,7 @@ class Parts:
             hints["command"] = [leader.commands.hint]
             hints["leader"] = [leader.election.wake.set]
         roles.append(Wakeup(self.strategy.store, hints, logger))
+        roles.append(self.journal)
         if self.events.has_users:
             roles.append(self.events)
         for role in roles:

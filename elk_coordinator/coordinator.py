@@ -258,10 +258,11 @@ class Coordinator:
             )
         clean = drained and reported and not running and not left
         self._emit("stopped", clean=clean, seconds=clock.monotonic() - began)
-        # 6. The rest: connections (which ends the wait for hints), HTTP, listeners.
+        # 6. The rest: the log of events, connections (which ends the wait for hints), HTTP, listeners.
+        self._crew.stop(["journal"], 0.5)
         self._crew.stop(["wakeup"], 0.0)
         self._parts.lease_store.close()
-        left += self._crew.stop(["wakeup", "http", "events"], 0.5)
+        left += self._crew.stop(["wakeup", "http", "events", "journal"], 0.5)
         if left:
             self._logger.error("threads did not end in time: %s", ", ".join(left))
         return clean and not left
@@ -332,6 +333,7 @@ class Coordinator:
         self._lost_mark = beat.lost_mark
         if not self._accepted.is_set():
             self._accepted.set()
+            self._parts.journal.open()
             self._claimer.wake.set()
             if self._parts.leader is not None:
                 self._parts.leader.election.wake.set()

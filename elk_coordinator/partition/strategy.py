@@ -32,6 +32,7 @@ from elk_coordinator.model import (
     check_priority,
 )
 from elk_coordinator.partition import codec
+from elk_coordinator.partition.event_log import EventLog, LoggedEvent
 from elk_coordinator.partition.planning import Planning
 from elk_coordinator.partition.requests import BeatRequest, Claim, TurnRequest, check_worker_id
 from elk_coordinator.partition.selection import indexes, matches
@@ -267,6 +268,10 @@ class PartitionStrategy(Planning):
         """Return worker id, term and remaining seconds of the leader's lease; None when nobody leads."""
         owner, term, remaining = self.store.read_lock("leader")
         return (owner, term, remaining) if remaining > 0 else None
+
+    def events(self, after: Optional[str] = None, limit: int = 100) -> List[LoggedEvent]:
+        """Return what happened in the namespace, oldest first: behind the event *after*, else the newest *limit*."""
+        return EventLog(self.store).read(after, limit)
 
     def stop(self) -> None:
         """End this instance: give back what was claimed through its public methods, and nothing else."""

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import abc
 import logging
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from elk_coordinator.model import WorkerInfo
+from elk_coordinator.store import log_document
 
 
 class Value(NamedTuple):
@@ -92,6 +93,17 @@ class DataStore(abc.ABC):
 
         To be called from one thread per store object only.
         """
+
+    def append_log(self, name: str, batch: str, entries: Sequence[bytes], keep: int) -> None:
+        """Append *entries* (UTF-8, at most 100) to the log called *name*, which keeps about the newest *keep*.
+
+        The same *batch* again is stored once. Stores need not override it: this one keeps some hundred in a value.
+        """
+        log_document.append(self, name, batch, entries, keep)
+
+    def read_log(self, name: str, after: Optional[str], limit: int) -> List[Tuple[str, bytes]]:
+        """Return up to *limit* (id, entry) behind the id *after*, oldest first; with None the newest ones."""
+        return log_document.read(self, name, after, limit)
 
     def eviction_policy(self) -> Optional[str]:
         """Return what the store does when memory runs out (``noeviction`` is the safe one); None = unknown."""

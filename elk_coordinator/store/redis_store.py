@@ -192,6 +192,13 @@ class RedisDataStore(DataStore):
             out.append(WorkerInfo(name.decode("utf-8", "replace"), int(remaining) / 1000, known))
         return sorted(out, key=lambda worker: worker.worker_id)
 
+    def append_log(self, name: str, batch: str, entries: Sequence[bytes], keep: int) -> None:
+        self.run("store/log_append", [self.keys[name]], [keep, batch, *entries])
+
+    def read_log(self, name: str, after: Optional[str], limit: int) -> List[Tuple[str, bytes]]:
+        flat = self.run("store/log_read", [self.keys[name]], [after or "", limit])
+        return [(entry_id.decode("ascii"), bytes(entry)) for entry_id, entry in zip(flat[::2], flat[1::2])]
+
     def all_keys(self) -> List[str]:
         """Return every key of the namespace, by SCAN: the cost follows the size of the whole database."""
         prefix = self.keys.pattern[:-1]
