@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, List
 
 import pytest
 
@@ -190,3 +190,47 @@ def test_a_plan_made_before_the_loss_is_refused(backend: Any, clock: Any, strate
     with pytest.raises(VersionConflict):
         strategy.plan_partitions(state, term, parts(2), [])
     assert strategy.planned_intervals() == []
+
+
+# -- retries that come due, and work that comes back -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delay", [2.0, 0.25])
+def test_a_turn_that_got_too_little_is_told_when_the_next_retry_comes_due(
+    clock: Any, strategy: Any, other: Any, delay: float
+) -> None:
+    strategy.create_partitions_if_not_exist(parts(1, 2))
+    first, second = turn(strategy, free=2).granted
+    report(strategy, first, Outcome.ERROR, delay=30.0)
+    assert turn(other, free=1).due_in == 30.0
+    report(strategy, second, Outcome.ERROR, delay=delay)
+    assert turn(other, free=1).due_in == delay, "the soonest"
+    clock.advance(delay - TICK)
+    late = turn(other, free=1)
+    assert (late.due_in, late.granted) == (TICK, [])
+    clock.advance(TICK)
+    assert ids(turn(other, free=1).granted) == [2]
+
+
+def test_who_gets_all_it_wants_wants_nothing_or_may_not_claim_is_told_of_no_retry(backend: Any, strategy: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(1, 2))
+    assert turn(strategy, free=0).due_in is None
+    (claim,) = turn(strategy, free=1).granted
+    report(strategy, claim, Outcome.ERROR, delay=30.0)
+    assert turn(strategy, free=0).due_in is None
+    assert turn(strategy, free=1).due_in is None
+    assert turn(strategy, free=1).due_in is not None
+
+
+@pytest.mark.parametrize(
+    "outcome, told", [(Outcome.RELEASED, True), (Outcome.COMPLETED, False), (Outcome.ERROR, False)]
+)
+def test_idle_workers_hear_at_once_of_work_that_comes_back(
+    strategy: Any, other: Any, outcome: Outcome, told: bool
+) -> None:
+    claim = claim_one(strategy)
+    heard: List[Any] = []
+    assert other.store.wait("work", 0.01) is None  # subscribes
+    report(strategy, claim, outcome, delay=5.0 if outcome is Outcome.ERROR else 0.0)
+    heard.append(other.store.wait("work", 10.0 if told else 0.05))
+    assert heard == ["work" if told else None]
