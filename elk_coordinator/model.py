@@ -333,6 +333,8 @@ class Turn:
     expired: bool = False
     #: The caller remembered a stamp above the store's last: the store went back in time.
     lost_data: bool = False
+    #: Seconds until the next retry may be claimed, when less was granted than wanted; None = none waits.
+    due_in: Optional[float] = None
 
 
 @attr.s(auto_attribs=True, frozen=True, slots=True)

@@ -89,6 +89,10 @@ class Allocator(Role):
         self._failed_rounds = 0
         self._explore_at = 0.0
         self._explore_pause = 0.0
+        # The same while the plain question finds a little each time: a growing table answers the doubled ones alike.
+        self._explored_at = 0.0
+        self._growing_pause = 0.0
+        self._grew = False
         self._hungry = False
         self._asked = False
         self._low_water = -1
@@ -152,6 +156,7 @@ class Allocator(Role):
         if term != self._planned_term:
             self._planned_term, self._due, self._quiet_until, self._explore_at = term, now, 0.0, 0.0
             self._explore_pause, self._empty_rounds, self._low_water, self._retry_at = 0.0, 0, -1, 0.0
+            self._growing_pause = 0.0
         hungry = self._hungry and now >= self._quiet_until
         if now < self._retry_at or not (now >= self._due or hungry or self._asked):
             return None
@@ -207,18 +212,25 @@ class Allocator(Role):
         self._due = now + self._config.allocation_interval
         if outcome.created or outcome.skipped_ids:
             self._empty_rounds, self._quiet_until = 0, 0.0
-            self._explore_pause = self._explore_at = 0.0
+            self._grew = True
+            # Soon after the first growth, and then ever later while there was nothing behind it.
+            self._explore_at = min(self._explore_at, self._explored_at + self._growing_pause)
         elif outcome.dry:
             self._empty_rounds += 1
             self._quiet_until = now + backoff_delay(self._empty_rounds, 0.5, self._config.allocation_interval)
         else:
             # There was enough, though somebody called: do not answer every one of such calls.
             self._quiet_until = now + ENOUGH_PAUSE
+        if self._explorer.found_beyond:
+            # The doubled questions have another answer now: all of them are asked again.
+            self._explorer.found_beyond = self._grew = False
+            self._explore_pause = self._growing_pause = self._explore_at = 0.0
         if outcome.exhausted and explored:
-            self._explore_pause = min(
-                max(self._config.allocation_interval, 2 * self._explore_pause), LONGEST_EXPLORE_PAUSE
-            )
-            self._explore_at = now + self._explore_pause
+            first = self._config.allocation_interval
+            self._growing_pause = min(max(first, 2 * self._growing_pause), LONGEST_EXPLORE_PAUSE) if self._grew else 0.0
+            self._explore_pause = min(max(first, 2 * self._explore_pause), LONGEST_EXPLORE_PAUSE)
+            self._explore_at = now + (self._growing_pause or self._explore_pause)
+            self._explored_at, self._grew = now, False
 
     def _fill(self, term: int, context: Any, explore: bool) -> Round:
         config, strategy = self._config, self._strategy

@@ -49,6 +49,8 @@ class Explorer:
         self._max_pending = max_pending
         self._logger = logger
         self._warned = False
+        #: Whether a doubled question found data; the allocator clears it.
+        self.found_beyond = False
 
     def next_step(
         self, ctx: Any, frontier: int, size: int, look_ahead: int, room: int, explore: bool
@@ -95,6 +97,7 @@ class Explorer:
             reach = min(2 * reach, MAX_ID, MAX_ID - start)
             answer = self._planner.next_max_id(ctx, start, reach)
             if answer > start:
+                self.found_beyond = True
                 # Up to empty_to there was nothing a question ago; what is there now has just appeared.
                 low = empty_to if answer > empty_to else start
                 return self._narrow(ctx, frontier, start, low, answer, size, look_ahead, room)

@@ -27,6 +27,8 @@ from elk_coordinator.partition.codec import clip_error
 from elk_coordinator.partition.requests import LOOK, TurnRequest, bucket_of
 
 _DAY_US = 86_400_000_000
+#: Streams remembered in the document; the oldest go first.
+_MAX_STREAMS = 2000
 _LETTER = {
     PartitionStatus.PENDING: "P",
     PartitionStatus.CLAIMED: "C",
@@ -207,6 +209,21 @@ class Document:
         if suspects and ready and ready[0].p.deliveries >= SUSPECT_DELIVERIES:
             return ready[:1]
         return [record for record in ready if record.p.deliveries < SUSPECT_DELIVERIES]
+
+    def remember(self, request: TurnRequest, letters: str, first: int, ids: List[int]) -> None:
+        """Keep the answer to a turn, for the same request coming again."""
+        self.streams.pop(request.stream, None)
+        self.streams[request.stream] = [request.sequence, letters, first, ids]
+        while len(self.streams) > _MAX_STREAMS:
+            del self.streams[next(iter(self.streams))]
+
+    def due_in(self) -> Optional[float]:
+        """Return the seconds until the next retry may be claimed; None when none waits, or all are paused."""
+        if self.meta.get("paused"):
+            return None
+        waits = [r.p.retry_at - self.now for r in self.records.values()
+                 if r.p.status is PartitionStatus.PENDING and r.p.retry_at is not None]  # fmt: skip
+        return max(0.0, min(waits)) if waits else None
 
     def claim(self, request: TurnRequest, first: int, limit: int) -> List[Record]:
         """Grant up to free + prefetch partitions, with tokens from *first* on."""

@@ -140,7 +140,7 @@ class HashPartitionStrategy(PartitionStrategy):
         ]
         granted, unreadable = [], []
         deadline = b"%d" % (int(reply[1]) // 1000 + int(request.lease * 1000))
-        for i in range(6, len(reply), 3):
+        for i in range(7, len(reply), 3):
             try:
                 granted.append(codec.decode(int(reply[i]), reply[i + 1], reply[i + 2], lease=deadline))
             except StoreError as exc:
@@ -151,7 +151,8 @@ class HashPartitionStrategy(PartitionStrategy):
             self.store.run("partition/quarantine", keys, unreadable)
         if granted:
             self.memory.saw(max(partition.fencing_token for partition in granted))
-        return Turn(results, granted, reply[3], bool(reply[4]), bool(reply[2]))
+        due_in = None if reply[6] < 0 else reply[6] / 1000
+        return Turn(results, granted, reply[3], bool(reply[4]), bool(reply[2]), due_in)
 
     def beat(self, request: BeatRequest) -> Beat:
         args: List[Any] = [

@@ -8,7 +8,7 @@ from typing import Any, Mapping, Sequence, Tuple
 import attr
 
 from elk_coordinator.errors import ConfigError
-from elk_coordinator.model import Report
+from elk_coordinator.model import Outcome, Report
 
 #: (partition_id, token)
 Claim = Tuple[int, int]
@@ -55,6 +55,11 @@ class TurnRequest:
     suspects: bool = True
     #: With affinity: a character per bucket, "1" for those that are this worker's. Empty: none are preferred.
     owned: str = ""
+
+    @property
+    def returns_work(self) -> bool:
+        """Whether it makes something claimable at once by others, who may be idle."""
+        return any(r.outcome in (Outcome.RELEASED, Outcome.LOST) and r.delay <= 0 for r in self.reports)
 
 
 def bucket_of(partition_id: int) -> int:

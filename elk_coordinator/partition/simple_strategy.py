@@ -52,8 +52,6 @@ MAX_ACTIVE = 10_000
 MAX_RECENT = 256
 #: Attempts of one compare-and-set against other writers.
 _TRIES = 200
-#: Streams remembered in the document; the oldest go first.
-_MAX_STREAMS = 2000
 
 #: Answers to a report; '-' is a claim that is gone.
 _CODE = {PartitionStatus.COMPLETED: "C", PartitionStatus.PENDING: "P", PartitionStatus.FAILED: "F", None: "-"}
@@ -133,16 +131,17 @@ class SimplePartitionStrategy(PartitionStrategy):
                     newly_hungry.append(not document.meta.get("hungry"))
                     document.meta["hungry"] = True
             ids = [record.p.partition_id for record in granted]
-            document.streams.pop(request.stream, None)
-            document.streams[request.stream] = [request.sequence, letters, stamp + 1, ids]
-            while len(document.streams) > _MAX_STREAMS:
-                del document.streams[next(iter(document.streams))]
+            document.remember(request, letters, stamp + 1, ids)
             expired = any(r.p.status in HELD and r.deadline <= document.now for r in document.records.values())
-            return Turn(results, [record.p for record in granted], left, bool(wanted) and expired, lost_data), True
+            due_in = document.due_in() if len(granted) < wanted else None
+            turn = Turn(results, [r.p for r in granted], left, bool(wanted) and expired, lost_data, due_in)
+            return turn, True
 
         turn = chunks.answer_again(request, self.change(move), self.read)
         if newly_hungry and newly_hungry[-1]:
             self.store.notify("hungry")
+        if request.returns_work:
+            self.store.notify("work")
         if turn.granted:
             self.memory.saw(max(partition.fencing_token for partition in turn.granted))
         if sum(result.status is PartitionStatus.COMPLETED for result in turn.results):

@@ -30,8 +30,9 @@ IDLE_POLL = 2.0
 #: Prefetch bridges so many round trips, but never more work than this many seconds per slot.
 BRIDGE_TURNS = 3.0
 BRIDGE_SECONDS = 0.05
-#: A prefetched task that found no slot for so long goes back: others may be idle.
-HOARD_SECONDS = 2.0
+#: A prefetched task that found no slot for so long goes back: others may be idle. Ten times what prefetch bridges, so
+#: that a short hitch does not send it to and fro.
+HOARD_SECONDS = 0.5
 #: More than ever wait.
 MAX_KEPT = 10**9
 
@@ -73,6 +74,8 @@ class Claimer(Role):
         self._sent: Optional[Tuple[TurnRequest, float, List[Task], List[Task]]] = None
         self._turn_seconds = 0.002
         self._turning = False
+        #: When (monotonic) the next retry may be claimed, as the last turn that got too little was told.
+        self._due_at: Optional[float] = None
         self._suspects: "set[int]" = set()
         self._sweep_next = False
         self.last_turn_at: Optional[float] = None
@@ -89,6 +92,7 @@ class Claimer(Role):
             self._turning = False
 
     def _turn(self) -> Tuple[int, int]:
+        self._due_at = None
         if self._sent is None:
             self._hand_back()
             self._sent = self._request()
@@ -103,6 +107,8 @@ class Claimer(Role):
         self._on_answer()
         self.last_turn_at = now
         self._turn_seconds += 0.2 * (min(now - sent, 1.0) - self._turn_seconds)
+        if turn.due_in is not None:
+            self._due_at = now + turn.due_in
         if turn.lost_data:
             # The next beat reads the mark that the turn left, as every other worker's will.
             self._on_lost_data()
@@ -124,7 +130,14 @@ class Claimer(Role):
         brought, waiting = did
         if waiting or self._sweep_next or (brought and self._wanted() != (0, 0)):
             return 0.0
-        return IDLE_POLL * random.uniform(0.75, 1.0)
+        ends = [self._clock.monotonic() + IDLE_POLL * random.uniform(0.75, 1.0)]
+        oldest = self.window.oldest_waiting()
+        if oldest is not None:
+            # Nothing else may wake it before the tasks that wait have waited for too long.
+            ends.append(oldest + HOARD_SECONDS)
+        if self._due_at is not None:
+            ends.append(self._due_at)
+        return max(0.001, min(ends) - self._clock.monotonic())
 
     def _wanted(self) -> Tuple[int, int]:
         """Return how many to claim for free slots, and how many beyond them."""

@@ -160,6 +160,11 @@ class TaskWindow:
         with self._lock:
             return len(self._running) - self._hung, len(self._waiting)
 
+    def oldest_waiting(self) -> Optional[float]:
+        """Return when (monotonic) the task that waits longest for a slot was granted; None when none waits."""
+        with self._lock:
+            return self._waiting[0].granted_at if self._waiting else None
+
     def mean_seconds(self) -> Optional[float]:
         """Return how long tasks took lately, None before the first; halves its memory now and then to stay recent."""
         with self._lock:

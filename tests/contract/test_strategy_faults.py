@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, List
 
 import pytest
 
@@ -12,6 +12,7 @@ from elk_coordinator.partition.requests import BeatRequest, TurnRequest
 from tests.contract.kit import (
     CLAIMED,
     COMPLETED,
+    FAILED,
     LEASE,
     PENDING,
     RUNNING,
@@ -19,6 +20,7 @@ from tests.contract.kit import (
     beat,
     claim_one,
     ids,
+    key_of,
     parts,
     report,
     sound,
@@ -97,6 +99,17 @@ def test_a_late_beat_is_refused_and_an_equal_one_renews_again(clock: Any, strate
     with pytest.raises(StateError):
         strategy.beat(BeatRequest("w", stream, 1, 60.0, LEASE, {}, claims))
     assert strategy.get_partition(1).last_heartbeat == clock.seconds - 1.0
+
+
+def test_a_late_beat_that_renews_nothing_is_refused_as_well(strategy: Any) -> None:
+    claim = claim_one(strategy)
+    stream = strategy.stream("testbeat")
+    strategy.beat(BeatRequest("w", stream, 2, 60.0, LEASE, {}, [key_of(claim)]))
+    before = strategy.get_partition(1)
+    with pytest.raises(StateError, match="overtaken"):
+        strategy.beat(BeatRequest("w", stream, 1, 60.0, LEASE, {}, []))
+    assert strategy.get_partition(1) == before
+    assert strategy.beat(BeatRequest("w", stream, 3, 60.0, LEASE, {}, [key_of(claim)])).lost == frozenset()
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3, 4])
@@ -190,3 +203,68 @@ def test_a_plan_made_before_the_loss_is_refused(backend: Any, clock: Any, strate
     with pytest.raises(VersionConflict):
         strategy.plan_partitions(state, term, parts(2), [])
     assert strategy.planned_intervals() == []
+
+
+# -- retries that come due, and work that comes back -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delay", [2.0, 0.25])
+def test_a_turn_that_got_too_little_is_told_when_the_next_retry_comes_due(
+    clock: Any, strategy: Any, other: Any, delay: float
+) -> None:
+    strategy.create_partitions_if_not_exist(parts(1, 2))
+    first, second = turn(strategy, free=2).granted
+    report(strategy, first, Outcome.ERROR, delay=30.0)
+    assert turn(other, free=1).due_in == 30.0
+    report(strategy, second, Outcome.ERROR, delay=delay)
+    assert turn(other, free=1).due_in == delay, "the soonest"
+    clock.advance(delay - TICK)
+    late = turn(other, free=1)
+    assert (late.due_in, late.granted) == (TICK, [])
+    clock.advance(TICK)
+    assert ids(turn(other, free=1).granted) == [2]
+
+
+def test_who_gets_all_it_wants_wants_nothing_or_may_not_claim_is_told_of_no_retry(backend: Any, strategy: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(1, 2))
+    assert turn(strategy, free=0).due_in is None
+    (claim,) = turn(strategy, free=1).granted
+    report(strategy, claim, Outcome.ERROR, delay=30.0)
+    assert turn(strategy, free=0).due_in is None
+    assert turn(strategy, free=1).due_in is None
+    assert turn(strategy, free=1).due_in is not None
+
+
+@pytest.mark.parametrize(
+    "outcome, told", [(Outcome.RELEASED, True), (Outcome.COMPLETED, False), (Outcome.ERROR, False)]
+)
+def test_idle_workers_hear_at_once_of_work_that_comes_back(
+    strategy: Any, other: Any, outcome: Outcome, told: bool
+) -> None:
+    claim = claim_one(strategy)
+    heard: List[Any] = []
+    assert other.store.wait("work", 0.01) is None  # subscribes
+    report(strategy, claim, outcome, delay=5.0 if outcome is Outcome.ERROR else 0.0)
+    heard.append(other.store.wait("work", 10.0 if told else 0.05))
+    assert heard == ["work" if told else None]
+
+
+# -- nothing disappears because nobody looked --------------------------------------------------------------------------
+
+
+def test_work_outlives_every_silence(backend: Any, clock: Any, strategy: Any, other: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(1, 2, 3, 4, 5))
+    held, done, failed, late = turn(strategy, free=4).granted
+    report(strategy, done, Outcome.COMPLETED)
+    report(strategy, failed, Outcome.PERMANENT, error="bad")
+    report(strategy, late, Outcome.ERROR, delay=60.0)
+    assert strategy.save_checkpoint(1, held.fencing_token, held.min_id + 3, 4)
+    beat(strategy, claims=[(1, held.fencing_token)], ttl=5.0)
+    clock.advance(400 * 86400.0)
+    assert [p.status for p in other.get_all_partitions()] == [RUNNING, COMPLETED, FAILED, PENDING, PENDING]
+    assert [r.partition_id for r in other.sweep().reclaimed] == [1]
+    assert ids(turn(other, free=9).granted) == [1, 4, 5]
+    assert other.get_partition(1).checkpoint == held.min_id + 3
+    sound(other)
+    if hasattr(backend, "raw"):
+        assert {backend.raw.ttl(key) for key in backend.raw.keys("elk:*")} == {-1}, "no key has a time to live"

@@ -11,6 +11,7 @@ import pytest
 
 from elk_coordinator import Coordinator, Listener, RedisDataStore, StrategyType, create_strategy
 from elk_coordinator.protocols import EVENT_KINDS, Event
+from elk_coordinator.testing import wait_until
 
 #: Leases of 3 s: nothing here needs one to run out, and a busy machine must not make one run out.
 QUICK: Dict[str, Any] = {
@@ -57,6 +58,15 @@ class Counting:
 def once_each(last: int) -> Dict[int, int]:
     """Return what ``Counting.seen`` must be when each of 1..last was handled once."""
     return dict.fromkeys(range(1, last + 1), 1)
+
+
+def turns(coordinator: Coordinator, count: int) -> None:
+    """Have the claimer take so many turns."""
+    claimer = coordinator._claimer
+    for _ in range(count):
+        before = claimer.last_turn_at
+        claimer.wake.set()
+        wait_until(lambda before=before: claimer.last_turn_at != before, 10, "a turn")
 
 
 class Recorder(Listener):

@@ -11,7 +11,7 @@ from elk_coordinator import CircuitBreakerConfig, Coordinator, PartitionStatus
 from elk_coordinator.partition.audit import verify
 from elk_coordinator.testing import wait_until
 from elk_coordinator.worker.circuit_breaker import BreakerState
-from tests.integration.conftest import Numbers, Recorder
+from tests.integration.conftest import Numbers, Recorder, turns
 
 Build = Callable[..., Coordinator]
 PENDING = PartitionStatus.PENDING
@@ -43,15 +43,6 @@ def attempts(partitions: Any) -> List[int]:
 def held(partitions: Any) -> int:
     stats = partitions.get_partition_stats()
     return int(stats.claimed + stats.running)
-
-
-def turns(coordinator: Coordinator, count: int) -> None:
-    """Have the claimer take so many turns."""
-    claimer = coordinator._claimer
-    for _ in range(count):
-        before = claimer.last_turn_at
-        claimer.wake.set()
-        wait_until(lambda before=before: claimer.last_turn_at != before, 10, "a turn")
 
 
 def test_while_it_is_open_nothing_is_claimed_and_no_attempt_is_burnt(build: Build, partitions: Any) -> None:

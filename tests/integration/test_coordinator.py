@@ -370,7 +370,7 @@ class HeldStore(RedisDataStore):
 
     def run(self, path: str, *args: Any, **kwargs: Any) -> Any:
         reply = super().run(path, *args, **kwargs)
-        if path == "partition/work" and len(reply) > 6:
+        if path == "partition/work" and len(reply) > 7:
             self.turns.release()
             self.free.wait(20.0)
         return reply

@@ -8,11 +8,21 @@ from typing import Any, Callable, Dict, List
 
 import pytest
 
-from elk_coordinator import ConfigError, Coordinator, RedisDataStore, StrategyType, create_strategy
+from elk_coordinator import (
+    ConfigError,
+    Coordinator,
+    CreatePartition,
+    PartitionFilter,
+    PartitionStatus,
+    RedisDataStore,
+    StrategyType,
+    create_strategy,
+)
 from elk_coordinator.partition.audit import verify
 from elk_coordinator.partition.requests import AREA
+from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.testing import wait_until
-from tests.integration.conftest import Counting, Numbers, once_each
+from tests.integration.conftest import Counting, Numbers, Recorder, once_each, turns
 
 Build = Callable[..., Coordinator]
 
@@ -121,3 +131,125 @@ def test_with_affinity_neighbours_mostly_go_to_one_worker_and_everything_is_done
     print("%s: %.2f of the partitions went to the worker of their area" % (strategy.value, mostly))
     assert mostly > 0.65
     assert verify(looked).problems == []
+
+
+# ---------------------------------------------------------------- balance
+
+
+def test_long_work_is_spread_evenly_and_nobody_holds_more_than_runs(build: Build, partitions: Any) -> None:
+    partitions.create_partitions_if_not_exist([CreatePartition(i, i, i) for i in range(1, 10)])
+    works = [Gauge() for _ in range(3)]
+    crew = [build(work, task_window_size=2) for work in works]
+    for coordinator in crew:
+        coordinator.start()
+    for work in works:
+        work.wait(2)
+    for coordinator in crew:
+        turns(coordinator, 3)
+    stats = partitions.get_partition_stats()
+    assert (stats.pending, stats.claimed, stats.running) == (3, 0, 6)
+    for work in works:
+        work.gate.set()
+    wait_until(lambda: partitions.get_partition_stats().completed == 9)
+
+
+def test_what_a_worker_prefetched_goes_to_one_that_joins_late_when_its_tasks_turn_long(
+    build: Build, partitions: Any
+) -> None:
+    partitions.create_partitions_if_not_exist([CreatePartition(i, i, i) for i in range(1, 501)])
+    gate, turn_long = threading.Event(), threading.Event()
+
+    def busy(ctx: Any, *what: Any) -> None:
+        # The first ones are so short that it prefetches; then all are long.
+        if turn_long.is_set():
+            assert gate.wait(50)
+        elif ctx.partition.partition_id >= 100:
+            turn_long.set()
+
+    hoarder = build(busy, task_window_size=2)
+    # As with a slow store: a deep prefetch, whatever this machine's turns take.
+    hoarder._claimer._prefetch = lambda: 0 if turn_long.is_set() else 40  # type: ignore[method-assign]
+    hoarder.start()
+    assert turn_long.wait(30)
+    wait_until(lambda: hoarder.health().in_flight == 2)
+    helper = Counting()
+    late = build(helper, task_window_size=2)
+    clock = Clock()
+    began = clock.monotonic()
+    late.start()
+    wait_until(lambda: partitions.get_partition_stats().completed == 498, 10, "all but what runs to be done by others")
+    print("%.2f s until all was done but what runs" % (clock.monotonic() - began))
+    assert hoarder.health().prefetched == 0
+    assert hoarder.health().in_flight == 2
+    assert len(helper.seen) > 300
+    gate.set()
+    wait_until(lambda: partitions.get_partition_stats().completed == 500)
+    assert verify(partitions).problems == []
+
+
+def test_short_work_is_spread_over_all_workers(build: Build, partitions: Any) -> None:
+    partitions.create_partitions_if_not_exist([CreatePartition(i, i, i) for i in range(1, 401)])
+    work = Counting(lambda ctx: ctx.wait(0.01))
+    crew = [build(work, task_window_size=2, worker_id="w%d" % i) for i in range(4)]
+    for coordinator in crew:
+        coordinator.start()
+    wait_until(lambda: partitions.get_partition_stats().completed == 400, 30)
+    print("spread of 400 partitions of 10 ms over four workers: %s" % dict(work.workers))
+    assert all(50 <= work.workers["w%d" % i] <= 200 for i in range(4)), work.workers
+
+
+# ---------------------------------------------------------------- preemption
+
+
+def orphan(store: RedisDataStore, namespace: str, partitions: Any) -> None:
+    """Leave a partition behind that a worker held when it died; its lease has run out."""
+    partitions.create_partitions_if_not_exist([CreatePartition(1, 1, 10)])
+    ghost = create_strategy(StrategyType.HASH, namespace, store, partition_lock_expiry=0.1)
+    assert ghost.claim_partitions("ghost")
+    held = PartitionFilter(statuses=[PartitionStatus.RUNNING], stale_for=0.2)
+    wait_until(lambda: partitions.get_filtered_partitions(held))
+
+
+def test_a_worker_that_may_takes_what_a_dead_one_left_without_any_leader(
+    build: Build, store: RedisDataStore, namespace: str, partitions: Any
+) -> None:
+    orphan(store, namespace, partitions)
+    work, recorder = Counting(), Recorder()
+    with build(work, listeners=[recorder], allow_preemption=True):
+        wait_until(lambda: partitions.get_partition(1).status is PartitionStatus.COMPLETED)
+        wait_until(lambda: recorder.of("partition_reclaimed"))
+    assert work.seen == once_each(10)
+    assert partitions.get_partition(1).deliveries == 1
+
+
+def test_a_worker_that_may_not_leaves_it_to_the_leaders_recovery(
+    build: Build, store: RedisDataStore, namespace: str, partitions: Any
+) -> None:
+    orphan(store, namespace, partitions)
+    work = Counting()
+    worker = build(work, allow_preemption=False)
+    with worker:
+        turns(worker, 5)
+        assert partitions.get_partition(1).worker_id == "ghost" and not work.seen
+        with build(work, Numbers(10), allow_preemption=False):
+            wait_until(lambda: partitions.get_partition(1).status is PartitionStatus.COMPLETED)
+    assert work.seen == once_each(10)
+
+
+# ---------------------------------------------------------------- retries
+
+
+def test_a_retry_runs_when_it_is_due_and_not_at_the_next_poll(build: Build, partitions: Any) -> None:
+    clock, at = Clock(), []
+
+    def process(ctx: Any, *what: Any) -> None:
+        at.append(clock.monotonic())
+        if ctx.attempt < 6:
+            raise ValueError("not yet")
+
+    partitions.create_partitions_if_not_exist([CreatePartition(1, 1, 1)])
+    with build(process, retry_backoff=(0.1, 0.1), max_attempts=9, circuit_breaker=None):
+        wait_until(lambda: partitions.get_partition(1).status is PartitionStatus.COMPLETED, 20)
+    waits = sorted(later - earlier for earlier, later in zip(at, at[1:]))
+    print("between attempts: %s" % ", ".join("%.3f s" % wait for wait in waits))
+    assert waits[2] < 0.75, "half of a poll and more"

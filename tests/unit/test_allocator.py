@@ -448,6 +448,53 @@ def test_new_data_ends_the_back_off(make: Make) -> None:
     assert len(questions_of(bench)) > 20, "the answer was another one, so it is asked anew"
 
 
+def test_a_table_that_grows_a_little_every_round_pays_the_doubled_questions_ever_more_seldom(make: Make) -> None:
+    bench = make(Numbers(100))
+    bench.next_round()
+    began = bench.clock.monotonic()
+    explored_at = [0.0]
+    planned = 10
+    while bench.clock.monotonic() < began + 4000:
+        bench.complete(20)
+        bench.planner.last += 10
+        reaches = questions_of(bench)
+        planned += 1
+        assert len(bench.ranges()) == planned, "what the plain question finds is planned in every round"
+        if len(reaches) > 3:
+            explored_at.append(bench.clock.monotonic() - began)
+    pauses = [b - a for a, b in zip(explored_at, explored_at[1:])]
+    assert pauses == [30.0, 60.0, 120.0, 240.0, 480.0, *[600.0] * (len(pauses) - 5)]
+    assert len(pauses) >= 9
+
+
+def test_data_behind_a_hole_is_found_within_the_pause_also_in_a_growing_table_and_ends_the_back_off(make: Make) -> None:
+    bench = make(Numbers(100))
+    bench.next_round()
+    for _ in range(20):
+        bench.complete(20)
+        bench.planner.last += 10
+        bench.next_round()
+    frontier = bench.planner.last
+    plain = bench.planner.get_next_max_id
+
+    def behind_a_hole(ctx: Any, start_id: int, range_size: int) -> int:
+        bench.planner.asked.append((start_id, range_size))
+        top = min(10**9 + 50, start_id + range_size)
+        return top if top >= 10**9 else max(start_id, frontier)
+
+    bench.planner.get_next_max_id = behind_a_hole  # type: ignore[method-assign]
+    began = bench.clock.monotonic()
+    while max(high for _, high in bench.ranges()) < 10**9:
+        bench.complete(20)
+        bench.next_round()
+        assert bench.clock.monotonic() - began <= LONGEST_EXPLORE_PAUSE + 30.0
+    del bench.planner.get_next_max_id  # type: ignore[method-assign]
+    assert plain == bench.planner.get_next_max_id
+    bench.planner.last = 10**9 + 50
+    bench.complete(500)
+    assert len(questions_of(bench)) > 20, "the answer was another one, so it is asked anew"
+
+
 def test_somebody_who_waits_for_idle_gets_a_full_round_at_once(make: Make) -> None:
     bench = make(Numbers(100))
     for _ in range(5):

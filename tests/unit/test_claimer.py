@@ -501,6 +501,35 @@ def test_a_hoarded_task_goes_back_so_that_others_get_it(make: Make) -> None:
     assert bench.started == [1]
 
 
+def test_it_comes_back_in_time_to_give_away_what_waits_too_long(make: Make) -> None:
+    bench = make(size=1)
+    bench.strategy.grant(1, 2)
+    bench.turn()
+    bench.wait_started(1)
+    assert bench.claimer.pause((0, 0)) == pytest.approx(HOARD_SECONDS)
+    bench.clock.advance(0.3)
+    assert bench.claimer.pause((0, 0)) == pytest.approx(HOARD_SECONDS - 0.3)
+    bench.clock.advance(HOARD_SECONDS - 0.3)
+    bench.turn()
+    assert bench.window.load() == (1, 0)
+    assert bench.claimer.pause((0, 0)) >= 0.75 * IDLE_POLL
+
+
+def test_it_comes_back_when_a_retry_is_due_and_only_once(make: Make) -> None:
+    bench = make(size=1)
+    bench.strategy.answers.append(Turn(due_in=0.25))
+    assert bench.claimer.pause(bench.turn()) == pytest.approx(0.25)
+    assert bench.claimer.pause(bench.turn()) >= 0.75 * IDLE_POLL, "this turn was told of none"
+    bench.strategy.answers.append(Turn(due_in=0.0))
+    assert 0 < bench.claimer.pause(bench.turn()) <= 0.001
+    bench.may_claim = False
+    bench.clock.advance(10.0)
+    assert bench.claimer.pause(bench.turn()) >= 0.75 * IDLE_POLL, "what is due is nothing to one that may not claim"
+    bench.may_claim = True
+    bench.strategy.answers.append(Turn(due_in=1000.0))
+    assert bench.claimer.pause(bench.turn()) <= IDLE_POLL
+
+
 # ---------------------------------------------------------------- when it may not claim
 
 

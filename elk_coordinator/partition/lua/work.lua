@@ -8,7 +8,8 @@
 --        then per report: id, token, outcome letter, processed, delay_ms, error; then the number of starts;
 --        then per start: id, token; then, with affinity only: how far to look at the head of the queue (at most 500),
 --        a character per bucket of areas ('1' this worker's), partitions per area
--- Reply  {1, now_us, lost_data, left, expired, codes, id, spec, state, id, spec, state, ...}
+-- Reply  {1, now_us, lost_data, left, expired, codes, due, id, spec, state, id, spec, state, ...}
+--        due: ms until the next retry may be claimed, told to who got less than it wanted, else -1
 --        codes: a letter per report: C completed, P pending, F failed, '-' the claim is gone (nothing changed)
 --        {0} stale: a later turn of this stream ran already   {-1} floor refused
 -- Replay an equal sequence number gets its first answer again (codes stored; grants rebuilt while still held);
@@ -38,7 +39,7 @@ if previous then
   local seq, codes, first, ids = string.match(previous, '^(%d+) (%S*) (%d+) (%S*)$')
   if tonumber(seq) > tonumber(ARGV[2]) then return {0} end
   if tonumber(seq) == tonumber(ARGV[2]) then
-    local reply = {1, text(now), lost_data, 0, 0, codes}
+    local reply = {1, text(now), lost_data, 0, 0, codes, -1}
     local names = {}
     for id in string.gmatch(ids, '%d+') do names[#names + 1] = id end
     if #names > 0 then
@@ -159,6 +160,9 @@ for i = 1, reports do
   codes[i] = code
 end
 
+-- Given back, and claimable at once: others may be idle.
+local returned = #to_pending + #to_suspects > 0
+
 local started = {}
 for i = 1, starts do
   local base = starts_at + 1 + (i - 1) * 2
@@ -228,7 +232,7 @@ end
 -- Claim. Order: priority, then id. A suspect goes alone, so that a poison partition drags no neighbour with it.
 local granted, first = {}, stamp + 1
 local left = 0
-local reply = {1, text(now), lost_data, 0, 0, table.concat(codes)}
+local reply = {1, text(now), lost_data, 0, 0, table.concat(codes), -1}
 if want > 0 and not meta[2] then
   local look = ARGV[starts_at + 1 + starts * 2]
   local picked = redis.call('ZRANGE', KEYS[3], 0, math.max(want, tonumber(look or '0')) - 1, 'WITHSCORES')
@@ -297,6 +301,11 @@ if want > 0 then
   reply[4] = left
   soonest = redis.call('ZRANGE', KEYS[6], 0, 0, 'WITHSCORES')
   if #soonest > 0 and tonumber(soonest[2]) <= now_ms then reply[5] = 1 end
+  if #granted < want and not meta[2] then
+    -- Nobody calls when a retry comes due: who has nothing to do comes back for it.
+    local due = redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')
+    if #due > 0 then reply[7] = math.max(0, tonumber(due[2]) - now_ms) end
+  end
 end
 
 -- Durable marks, then the hint. Publishing may be forbidden to this user: that must not undo the turn.
@@ -310,4 +319,5 @@ redis.call('HSET', KEYS[1], unpack(marks))
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2] .. ' ' .. table.concat(codes) .. ' ' .. text(first) .. ' '
   .. table.concat(granted, ','))
 if hungry and not meta[4] then redis.pcall('PUBLISH', ARGV[11], 'hungry') end
+if returned then redis.pcall('PUBLISH', ARGV[11], 'work') end
 return reply
