@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pathlib
 import re
 from typing import Dict, List, Set
@@ -62,6 +63,7 @@ def rows_of(text: str) -> List[Row]:
     return [row for row in rows if row.section]
 
 
+@functools.lru_cache(maxsize=None)
 def named_tests(root: pathlib.Path) -> Dict[str, Set[str]]:
     """Return the names of all tests by file, read without importing anything."""
     out: Dict[str, Set[str]] = {}
