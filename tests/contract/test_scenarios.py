@@ -114,6 +114,19 @@ def test_a_dead_owners_work_comes_back_also_where_no_worker_may_preempt(clock: A
     sound(other)
 
 
+def test_a_sweep_takes_back_what_ran_out_first_first(clock: Any, strategy: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(*range(1, 6)))
+    for partition_id in (4, 2, 5, 1, 3):
+        assert strategy.acquire_partition(partition_id, "w") is not None
+        clock.advance(1.0)
+    strategy.maintain_partition_hold(2, "w")
+    clock.advance(LEASE)
+    got = [ids(strategy.sweep(limit=1).reclaimed) for _ in range(6)]
+    assert got[:3] == [[4], [5], [1]]
+    assert got[3:] == [[3], [2], []]
+    sound(strategy)
+
+
 def test_what_never_existed_stays_unknown_to_every_method_after_it_was_deleted(strategy: Any) -> None:
     strategy.create_partitions_if_not_exist(parts(1))
     (claim,) = strategy.claim_partitions("w")
