@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Protocol
 from elk_coordinator.config import CoordinatorConfig, default_worker_id
 from elk_coordinator.errors import StoreUnavailable
 from elk_coordinator.leader.allocator import Allocator
+from elk_coordinator.leader.archiver import Archiver
 from elk_coordinator.leader.election import Election, Leadership
 from elk_coordinator.leader.planner import GuardedPlanner
 from elk_coordinator.leader.recovery import Recovery
@@ -75,7 +76,15 @@ class HttpRole(Role):
 class LeaderParts:
     """What only a worker with a planner has."""
 
-    def __init__(self, planner: GuardedPlanner, allocator: Allocator, recovery: Recovery, election: Election) -> None:
+    def __init__(
+        self,
+        planner: GuardedPlanner,
+        allocator: Allocator,
+        recovery: Recovery,
+        archiver: Archiver,
+        election: Election,
+    ) -> None:
+        self.archiver = archiver
         self.planner = planner
         self.allocator = allocator
         self.recovery = recovery
@@ -156,7 +165,7 @@ class Parts:
         if guarded is not None:
             leader = self.leader = self._leader_parts(owner, guarded, config, clock, logger)
             # The allocator before the election: a worker whose allocator is dead does not stand.
-            roles += [leader.allocator, leader.recovery, leader.election]
+            roles += [leader.allocator, leader.recovery, leader.archiver, leader.election]
             # Straight to the planning: while it knows of nothing new, a hungry worker's hint costs no round trip.
             hints["hungry"] = [leader.allocator.hint]
             hints["asked"] = [leader.recovery.wake.set]
@@ -192,7 +201,8 @@ class Parts:
             self.strategy, lambda: self.leadership.term, clock, allocator.on_sweep, self.events, logger, config.lease
         )
         self.leadership.wakes = [allocator.wake, recovery.wake]
-        return LeaderParts(planner, allocator, recovery, election)
+        archiver = Archiver(self.strategy, lambda: self.leadership.term, config.archive_keep, clock, logger)
+        return LeaderParts(planner, allocator, recovery, archiver, election)
 
     def describe(self, state: str, pid: int, http: Optional[str]) -> Dict[str, Any]:
         """Return what the registry shows of this worker; JSON-ready."""

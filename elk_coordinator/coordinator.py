@@ -210,7 +210,9 @@ class Coordinator:
         # 1. Claim nothing more; what has not started goes back with the next report. (The tasks were told by stop().)
         self._claimer.wake.set()
         # 2. Step down, so that a follower plans on while we drain.
-        left = self._crew.stop(["allocator", "recovery", "election"], min(1.0, max(0.1, until - clock.monotonic())))
+        left = self._crew.stop(
+            ["allocator", "recovery", "archiver", "election"], min(1.0, max(0.1, until - clock.monotonic()))
+        )
         if self._parts.leader is not None:
             self._parts.leader.election.step_down("stopping")
         # 3. Drain while heartbeats and reports go on.

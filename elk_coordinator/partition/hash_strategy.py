@@ -32,8 +32,10 @@ from elk_coordinator.model import (
     Turn,
 )
 from elk_coordinator.partition import codec
+from elk_coordinator.partition.archive import ChunkChange, answer_again
+from elk_coordinator.partition.hash_archive import chunk_args
+from elk_coordinator.partition.hash_audit import HashAudit
 from elk_coordinator.partition.requests import BeatRequest, TurnRequest
-from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.store.base import DataStore
 from elk_coordinator.store.redis_store import RedisDataStore, floor_refused
 
@@ -51,14 +53,6 @@ _STATUS_OF_CODE = {
     "-": None,
 }
 
-#: The letters of read.lua that a partition of each status may have.
-_INDEXES_OF = {
-    PartitionStatus.PENDING: ("p", "s", "d"),
-    PartitionStatus.CLAIMED: ("lc",),
-    PartitionStatus.RUNNING: ("l",),
-    PartitionStatus.COMPLETED: ("",),
-    PartitionStatus.FAILED: ("f",),
-}
 _ALL_INDEXES = (
     ("specs", "HSCAN"),
     ("state", "HSCAN"),
@@ -73,7 +67,7 @@ _ALL_INDEXES = (
 )
 
 
-class HashPartitionStrategy(PartitionStrategy):
+class HashPartitionStrategy(HashAudit):
     """The recommended strategy. Needs a :class:`~elk_coordinator.RedisDataStore`."""
 
     strategy_type = StrategyType.HASH
@@ -92,7 +86,6 @@ class HashPartitionStrategy(PartitionStrategy):
         self._checkpoint_keys = keys.many("meta leases state")
         self._sweep_keys = keys.many("meta leases state claimed pending suspects delayed failed corrupt lock:leader")
         self._plan_keys = keys.many("meta lock:leader planned skipped specs pending")
-        self._read_keys = keys.many("specs state done leases pending suspects delayed failed claimed")
         self._stats_keys = keys.many("meta pending suspects delayed leases claimed failed done planned corrupt")
 
     def _checked(self, reply: List[Any], what: str) -> List[Any]:
@@ -150,7 +143,8 @@ class HashPartitionStrategy(PartitionStrategy):
             self.store.run("partition/quarantine", keys, unreadable)
         if granted:
             self.memory.saw(max(partition.fencing_token for partition in granted))
-        return Turn(results, granted, reply[3], bool(reply[4]), bool(reply[2]))
+        turn = Turn(results, granted, reply[3], bool(reply[4]), bool(reply[2]))
+        return answer_again(request, turn, self.archived, self.logger.error)
 
     def beat(self, request: BeatRequest) -> Beat:
         args: List[Any] = [
@@ -320,15 +314,20 @@ class HashPartitionStrategy(PartitionStrategy):
         return int(self._checked(reply, "an update")[1])
 
     def _delete(
-        self, partition_ids: Sequence[int], expected_version: int, planned: Tuple[Sequence[Range], Sequence[Range]]
+        self,
+        partition_ids: Sequence[int],
+        expected_version: int,
+        planned: Tuple[Sequence[Range], Sequence[Range]],
+        chunks: Sequence[ChunkChange] = (),
     ) -> List[int]:
-        keys = self.store.keys.many("meta planned specs state done leases pending suspects delayed failed cancels")
+        names = "meta planned specs state done leases pending suspects delayed failed cancels archive archive_index"
+        keys = self.store.keys.many(names)
         args: List[Any] = [expected_version, self.memory.floor, len(partition_ids)]
         args += [codec.pad(partition_id) for partition_id in partition_ids]
         for ranges in planned:
             args.append(len(ranges))
             args += [codec.interval(item) for item in ranges]
-        reply = self.store.run("partition/delete", keys, args)
+        reply = self.store.run("partition/delete", keys, args + chunk_args(chunks))
         if reply[0] == 2:
             return [int(name) for name in reply[1:]]
         self._plan_version(reply, expected_version, 0)
@@ -340,15 +339,7 @@ class HashPartitionStrategy(PartitionStrategy):
         reply = self.store.run("partition/intervals", keys, [start, limit])
         return int(reply[0]), [codec.uninterval(member) for member in reply[1:]]
 
-    def read_raw(self, partition_ids: Sequence[int]) -> List[Tuple[int, List[bytes]]]:
-        """Return for each id: spec, state, done, lease, score and index letters, as the script answers them."""
-        if not partition_ids:
-            return []
-        args = [codec.pad(partition_id) for partition_id in partition_ids]
-        reply = self.store.run("partition/read", self._read_keys, args)
-        return [(partition_id, reply[i * 6 : i * 6 + 6]) for i, partition_id in enumerate(partition_ids)]
-
-    def read(self, partition_ids: Sequence[int]) -> Dict[int, Partition]:
+    def _read_recent(self, partition_ids: Sequence[int]) -> Dict[int, Partition]:
         out = {}
         for partition_id, raw in self.read_raw(partition_ids):
             if raw[0] or raw[2]:
@@ -376,31 +367,7 @@ class HashPartitionStrategy(PartitionStrategy):
         # Specs before done: what completes in between is then seen in at least one of them.
         for key, command in _ALL_INDEXES:
             yield from self.scan(key, command)
-
-    def inspect(self, partition_ids: Sequence[int]) -> List[Tuple[int, Optional[Partition], List[str]]]:
-        out = []
-        for partition_id, raw in self.read_raw(partition_ids):
-            spec, _, done, _, _, letters = raw
-            wrong: List[str] = []
-            partition: Optional[Partition] = None
-            if spec or done:
-                try:
-                    partition = codec.decode(partition_id, *raw[:5])
-                except StoreError as exc:
-                    wrong.append(str(exc))
-            indexes = letters.decode("ascii")
-            if spec and done:
-                wrong.append("it is active and completed at the same time")
-            elif partition is None and not wrong and (raw[1] or indexes):
-                wrong.append("an index or a state mentions it (%s), but it has no record" % (indexes or "state"))
-            elif partition is not None and indexes not in _INDEXES_OF[partition.status]:
-                wrong.append(
-                    "it is %s, but the indexes say %r (l = leased, p = pending, s = suspect, d = delayed, c = claimed, "
-                    "f = failed)" % (partition.status.value, indexes)
-                )
-            if partition is not None or wrong:
-                out.append((partition_id, partition, wrong))
-        return out
+        yield from self.archived_ids()
 
     def _scan_ids(self, index: str) -> Iterator[int]:
         key, command = _INDEX_OF[index]
