@@ -31,6 +31,9 @@ from elk_coordinator.worker.heartbeat import Heartbeat
 from elk_coordinator.worker.runner import Runner, processor_function
 from elk_coordinator.worker.window import TaskWindow
 
+#: The roles that end when a coordinator steps down to stop.
+LEADER_ROLES = ("allocator", "recovery", "archiver", "election")
+
 
 class Owner(Protocol):
     """What the parts ask of, and tell, the coordinator they belong to."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Callable, List, Optional, Set
 
+from elk_coordinator.errors import LeaseLost
 from elk_coordinator.partition.archive import DamagedChunk, DuePage
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock
@@ -63,6 +64,13 @@ class Archiver(Role):
             self._found.clear()
             self._todo.clear()
             return False
+        try:
+            return self._turn(term)
+        except LeaseLost:
+            # The term ended under this turn; the next leader goes on.
+            return False
+
+    def _turn(self, term: int) -> bool:
         now = self._clock.monotonic()
         if self._todo:
             self._compress(term)

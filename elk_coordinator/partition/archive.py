@@ -1,9 +1,9 @@
 """The archive: completed partitions leave the active layer at once, and later become compressed chunks.
 
 A chunk holds the partitions of one range of ``BUCKET`` ids (archive_codec.py), so the chunk of an id is found by a
-division and no two overlap, whatever order partitions end in. What completes later joins its chunk: it is written anew,
-by compare-and-set. Each chunk has a line in an index, "mark count oldest newest": the mark is drawn for each writing and
-never repeats, so equal lines mean an unchanged chunk; the rest is what can be known without decoding.
+division and no two overlap, whatever order partitions end in. What completes later joins its chunk, which is written
+anew, by compare-and-set. Each chunk has a line in an index, "mark count oldest newest first last"; the mark is drawn
+for each writing and never repeats, so equal lines mean an unchanged chunk; the rest is what is known without decoding.
 """
 
 from __future__ import annotations
@@ -44,13 +44,17 @@ class ChunkLine:
     #: Versions, that is instants of completion in microseconds.
     oldest: int
     newest: int
+    #: Ids.
+    first: int
+    last: int
 
     @classmethod
     def parse(cls, bucket: int, text: str) -> "ChunkLine":
         """Read a line. :raises DamagedChunk: when it is none."""
         try:
-            mark, count, oldest, newest = text.split(" ")
-            return cls(mark, int(count), int(oldest), int(newest))
+            mark, *numbers = text.split(" ")
+            count, oldest, newest, first, last = (int(number) for number in numbers)
+            return cls(mark, count, oldest, newest, first, last)
         except ValueError as exc:
             raise DamagedChunk(bucket, "its index line is %r" % text) from exc
 
@@ -173,6 +177,10 @@ class Archive(Steps):
         """
         out: Dict[int, Partition] = {}
         for bucket, (line, blob) in self._archive_chunks(sorted({i // BUCKET for i in partition_ids})).items():
+            if line:
+                about = ChunkLine.parse(bucket, line)
+                if not any(about.first <= i <= about.last for i in partition_ids):
+                    continue
             rows = self._rows(bucket, line, blob)
             out.update({i: rows[i].partition() for i in partition_ids if i in rows})
         return out
@@ -219,12 +227,12 @@ class Archive(Steps):
 
     def _rows(self, bucket: int, line: str, blob: bytes) -> Dict[int, Row]:
         """Return the rows of a chunk, by id in order. :raises DamagedChunk: when it cannot be read."""
+        if not line or not blob:
+            raise DamagedChunk(bucket, "its %s missing" % ("bytes are" if line else "index line is"))
         with self._decoded_lock:
             known = self._decoded.get(bucket)
         if known is not None and known[0] == blob:
             return known[1]
-        if not line or not blob:
-            raise DamagedChunk(bucket, "its %s missing" % ("bytes are" if line else "index line is"))
         try:
             rows = decode(blob)
         except ValueError as exc:
@@ -256,7 +264,11 @@ class Archive(Steps):
             return ChunkChange(bucket, line, "", b"", growth)
         stream = self.stream("archive")
         versions = [row.version for row in after.values()]
-        text = "%s:%d %d %d %d" % (stream, self.next_sequence(stream), len(after), min(versions), max(versions))
+        about = ChunkLine(
+            "%s:%d" % (stream, self.next_sequence(stream)),
+            len(after), min(versions), max(versions), min(after), max(after),
+        )  # fmt: skip
+        text = "%s %d %d %d %d %d" % attr.astuple(about)
         blob = encode(list(after.values()))
         self._remember(bucket, blob, {i: after[i] for i in sorted(after)})
         return ChunkChange(bucket, line, text, blob, growth)

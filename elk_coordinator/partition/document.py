@@ -97,7 +97,7 @@ class Document:
             self.planned: List[Range] = [(low, high) for low, high in raw.get("planned", [])]
             self.skipped: List[Range] = [(low, high) for low, high in raw.get("skipped", [])]
             self.pruned: List[Range] = [(low, high) for low, high in raw.get("pruned", [])]
-            #: The line of each chunk of completed partitions, by bucket: "mark count oldest newest" (archive.py).
+            #: The line of each chunk of completed partitions, by bucket (archive.py).
             self.chunks: Dict[int, str] = {int(bucket): line for bucket, line in raw.get("chunks", {}).items()}
             #: stream -> [sequence, letters, first token, granted ids]
             self.streams: Dict[str, List[Any]] = raw.get("streams", {})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 from typing import Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple, TypeVar
 
-from elk_coordinator.errors import LeaseLost, StoreError
+from elk_coordinator.errors import LeaseLost, StoreUnavailable
 from elk_coordinator.model import MAX_BATCH, Partition, PartitionStatus, Range
 from elk_coordinator.partition.archive import ChunkChange, DamagedChunk, DuePage
 from elk_coordinator.partition.archive_codec import BUCKET, Row, row_of_partition
@@ -121,15 +121,24 @@ class SimpleArchive(PartitionStrategy):
 
     def _write_chunks(self, changes: Iterable[ChunkChange]) -> None:
         for change in changes:
-            if change.after and self.store.compare_and_set(_name(change.after), 0, change.blob) is None:
-                # Marks are never drawn twice: only a retry of ours can have written it.
-                if self.store.get(_name(change.after)).data != change.blob:
-                    raise StoreError("another chunk stands at %r" % _name(change.after))
+            if not change.after:
+                continue
+            try:
+                written = self.store.compare_and_set(_name(change.after), 0, change.blob) is not None
+            except StoreUnavailable:
+                written = False
+            # Marks are never drawn twice: only this request, its reply lost, can have written it already.
+            if not written and self.store.get(_name(change.after)).data != change.blob:
+                raise StoreUnavailable("a chunk of completed partitions could not be written; nothing was changed")
 
     def _drop_chunks(self, lines: Iterable[str]) -> None:
         for line in lines:
             if line:
-                self.store.compare_and_set(_name(line), self.store.get(_name(line)).version, None)
+                try:
+                    self.store.compare_and_set(_name(line), self.store.get(_name(line)).version, None)
+                except StoreUnavailable:
+                    # Nothing names it any more: it costs its space, and the step was made.
+                    self.logger.warning("the unused document %r stays in the store", _name(line))
 
     def _exchange(self, document: Document, changes: Iterable[ChunkChange]) -> bool:
         """Let the document name other chunks; False when it does not name those that were read."""
@@ -155,3 +164,6 @@ class SimpleArchive(PartitionStrategy):
                 self.archive_page(None, page, cutoff)
             except DamagedChunk as exc:
                 self.tell_damage(exc)
+            except StoreUnavailable:
+                # The turn that brought us here was made; the next one tries again.
+                return

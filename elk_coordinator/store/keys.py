@@ -31,8 +31,8 @@ done               hash    id -> "min span created token version deliveries atte
                            older than ten minutes
 archive            hash    id // 2000, 14 digits -> chunk of completed partitions in            archive_swap, delete
                            compressed columns (partition/archive_codec.py)
-archive_index      hash    the same field -> "mark count oldest newest": the mark names the     archive_swap, delete
-                           request that wrote the chunk
+archive_index      hash    the same field -> "mark count oldest newest first last": the mark    archive_swap, delete
+                           names the request that wrote the chunk, then its size, versions, ids
 pruned             zset    like skipped: ranges of completed partitions whose details were      archive_swap
                            dropped (``archive_keep``); a part of planned
 planned            zset    merged intervals "hi:lo", 20 digits of id + 2^63 each (scores 0)     plan

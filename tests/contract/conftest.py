@@ -25,7 +25,9 @@ from elk_coordinator.store.redis_store import RedisDataStore
 from tests.contract.kit import LEASE
 
 #: Scripts that change something, by their names.
-CHANGES = ("work", "checkpoint", "sweep", "plan", "acquire", "update", "delete", "heartbeat", "value_cas")
+CHANGES = (
+    "work", "checkpoint", "sweep", "plan", "acquire", "update", "delete", "heartbeat", "value_cas", "archive_swap",
+)  # fmt: skip
 
 
 class StoreClock(Clock):
