@@ -12,6 +12,7 @@ from elk_coordinator.admin.service import AdminService
 from elk_coordinator.config import CoordinatorConfig, default_worker_id
 from elk_coordinator.errors import StoreUnavailable
 from elk_coordinator.leader.allocator import Allocator
+from elk_coordinator.leader.archiver import Archiver
 from elk_coordinator.leader.commands import Commands
 from elk_coordinator.leader.election import Election, Leadership
 from elk_coordinator.leader.gaps import GapFiller
@@ -39,6 +40,9 @@ from elk_coordinator.worker.claimer import Claimer
 from elk_coordinator.worker.heartbeat import Heartbeat
 from elk_coordinator.worker.runner import Runner, processor_function
 from elk_coordinator.worker.window import TaskWindow
+
+#: The roles that end when a coordinator steps down to stop.
+LEADER_ROLES = ("allocator", "recovery", "commands", "archiver", "election")
 
 
 class Owner(Protocol):
@@ -104,8 +108,10 @@ class LeaderParts:
         allocator: Allocator,
         recovery: Recovery,
         commands: Commands,
+        archiver: Archiver,
         election: Election,
     ) -> None:
+        self.archiver = archiver
         self.planner = planner
         self.allocator = allocator
         self.recovery = recovery
@@ -199,7 +205,7 @@ class Parts:
         if guarded is not None:
             leader = self.leader = self._leader_parts(owner, guarded, config, clock, logger)
             # The allocator before the election: a worker whose allocator is dead does not stand.
-            roles += [leader.allocator, leader.recovery, leader.commands, leader.election]
+            roles += [leader.allocator, leader.recovery, leader.commands, leader.archiver, leader.election]
             # Straight to the planning: while it knows of nothing new, a hungry worker's hint costs no round trip.
             hints["hungry"] = [leader.allocator.hint]
             hints["asked"] = [leader.recovery.wake.set]
@@ -246,7 +252,8 @@ class Parts:
             self.strategy, lambda: self.leadership.term, clock, on_sweep, self.events, logger, config.lease
         )
         self.leadership.wakes = [allocator.wake, recovery.wake, commands.wake]
-        return LeaderParts(planner, allocator, recovery, commands, election)
+        archiver = Archiver(self.strategy, lambda: self.leadership.term, config.archive_keep, clock, logger)
+        return LeaderParts(planner, allocator, recovery, commands, archiver, election)
 
     def _look_for_gaps(self, mode: str) -> bool:
         if self.leader is None or self.leadership.term is None:

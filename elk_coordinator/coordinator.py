@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Union
 import attr
 
 from elk_coordinator.admin.service import AdminService
-from elk_coordinator.assembly import HttpRole, Parts
+from elk_coordinator.assembly import LEADER_ROLES, HttpRole, Parts
 from elk_coordinator.config import CoordinatorConfig, check_namespace, check_options
 from elk_coordinator.errors import ConfigError, ForkedError, StateError, StoreError, StoreUnavailable
 from elk_coordinator.model import Beat, CancelReason, PartitionStats, WorkerInfo
@@ -227,9 +227,7 @@ class Coordinator:
         # 1. Claim nothing more; what has not started goes back with the next report. (The tasks were told by stop().)
         self._claimer.wake.set()
         # 2. Step down, so that a follower plans on while we drain.
-        left = self._crew.stop(
-            ["allocator", "recovery", "commands", "election"], min(1.0, max(0.1, until - clock.monotonic()))
-        )
+        left = self._crew.stop(LEADER_ROLES, min(1.0, max(0.1, until - clock.monotonic())))
         if self._parts.leader is not None:
             self._parts.leader.election.step_down("stopping")
         # 3. Drain while heartbeats and reports go on.

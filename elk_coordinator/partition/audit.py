@@ -50,6 +50,7 @@ class _Picture(NamedTuple):
     stats: PartitionStats
     planned: List[Range]
     skipped: List[Range]
+    pruned: List[Range]
     found: Dict[int, Partition]
     broken: List[str]
     steady: bool
@@ -81,8 +82,9 @@ def verify(strategy: PartitionStrategy) -> VerifyReport:
 def _take(strategy: PartitionStrategy) -> _Picture:
     before, version = strategy.get_partition_stats(), strategy.plan_state().version
     planned, skipped = strategy.planned_intervals(), strategy.skipped_intervals()
+    pruned = strategy.pruned_intervals()
     found: Dict[int, Partition] = {}
-    broken: List[str] = []
+    broken: List[str] = strategy.archive_problems()
     ids = sorted(set(strategy.indexed_ids()))
     for start in range(0, len(ids), MAX_BATCH):
         for partition_id, partition, wrong in strategy.inspect(ids[start : start + MAX_BATCH]):
@@ -91,7 +93,7 @@ def _take(strategy: PartitionStrategy) -> _Picture:
             broken += ["partition %d: %s" % (partition_id, text) for text in wrong]
     after = strategy.get_partition_stats()
     steady = before == after and strategy.plan_state().version == version
-    return _Picture(after, planned, skipped, found, broken, steady)
+    return _Picture(after, planned, skipped, pruned, found, broken, steady)
 
 
 def _wrong(picture: _Picture) -> List[str]:
@@ -104,16 +106,18 @@ def _wrong(picture: _Picture) -> List[str]:
             out.append("partitions %d [%d, %d] and %d [%d, %d] overlap" % (last[2], *last[:2], item[2], *item[:2]))
         last = item
     covered = intervals.merge((low, high) for low, high, _ in ranges)
-    for low, high in intervals.merge(picture.skipped):
-        clash = intervals.find_overlap(covered, (low, high))
-        if clash is not None:
-            out.append("skipped range [%d, %d] overlaps partitions [%d, %d]" % (low, high, *clash))
-    accounted = intervals.merge([*covered, *picture.skipped])
-    if not picture.stats.pruned:
-        for low, high in intervals.subtract(picture.planned, accounted):
-            out.append("planned but held by no partition, nor skipped: [%d, %d]" % (low, high))
+    for what, holes in (("skipped", picture.skipped), ("pruned", picture.pruned)):
+        for low, high in intervals.merge(holes):
+            clash = intervals.find_overlap(covered, (low, high))
+            if clash is not None:
+                out.append("%s range [%d, %d] overlaps partitions [%d, %d]" % (what, low, high, *clash))
+        covered = intervals.merge([*covered, *holes])
+    if bool(picture.pruned) != bool(picture.stats.pruned) and picture.steady:
+        out.append("%d partitions are said to be pruned, in %d ranges" % (picture.stats.pruned, len(picture.pruned)))
+    for low, high in intervals.subtract(picture.planned, covered):
+        out.append("planned but held by no partition, nor skipped or pruned: [%d, %d]" % (low, high))
     if picture.steady:
-        for low, high in intervals.subtract(accounted, picture.planned):
+        for low, high in intervals.subtract(covered, picture.planned):
             out.append("held by a partition or skipped, but not planned: [%d, %d]" % (low, high))
         out += _miscounted(picture)
     return _shortened(out)

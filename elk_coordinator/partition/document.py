@@ -7,7 +7,7 @@ are those of the Lua scripts (``partition/lua``), held to the same contract test
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import attr
 
@@ -101,10 +101,9 @@ class Document:
             self.records = {int(i): Record.load(int(i), item) for i, item in raw.get("records", {}).items()}
             self.planned: List[Range] = [(low, high) for low, high in raw.get("planned", [])]
             self.skipped: List[Range] = [(low, high) for low, high in raw.get("skipped", [])]
-            #: [name, first id, last id, count] of each chunk of completed partitions.
-            self.chunks: List[List[Any]] = raw.get("chunks", [])
-            #: [id, n] of completed partitions deleted from the first n chunks; later chunks may hold the id again.
-            self.deleted: List[List[int]] = raw.get("deleted", [])
+            self.pruned: List[Range] = [(low, high) for low, high in raw.get("pruned", [])]
+            #: The line of each chunk of completed partitions, by bucket (archive.py).
+            self.chunks: Dict[int, str] = {int(bucket): line for bucket, line in raw.get("chunks", {}).items()}
             #: stream -> [sequence, letters, first token, granted ids]
             self.streams: Dict[str, List[Any]] = raw.get("streams", {})
             self.cancels: Dict[str, List[str]] = raw.get("cancels", {})
@@ -122,8 +121,8 @@ class Document:
                 "records": {str(i): record.dump() for i, record in self.records.items()},
                 "planned": self.planned,
                 "skipped": self.skipped,
-                "chunks": self.chunks,
-                "deleted": self.deleted,
+                "pruned": self.pruned,
+                "chunks": {str(bucket): line for bucket, line in self.chunks.items()},
                 "streams": self.streams,
                 "cancels": self.cancels,
                 "commands": self.commands,
@@ -337,16 +336,12 @@ class Document:
 
     # ---------------------------------------------------------------- questions
 
-    def gone_from(self, chunk: int) -> Set[int]:
-        """Return the ids that were deleted from the chunk at this place of :attr:`chunks`."""
-        return {partition_id for partition_id, before in self.deleted if chunk < before}
-
     def count(self) -> Dict[PartitionStatus, int]:
         """Return how many partitions have each status; completed ones in chunks included."""
         out = dict.fromkeys(PartitionStatus, 0)
         for record in self.records.values():
             out[record.p.status] += 1
-        out[PartitionStatus.COMPLETED] += sum(chunk[3] for chunk in self.chunks) - len(self.deleted)
+        out[PartitionStatus.COMPLETED] += int(self.meta.get("archived", 0))
         return out
 
     @property

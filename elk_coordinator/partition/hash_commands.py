@@ -145,10 +145,13 @@ class HashCommands(CommandStore):
         page = page_of(job)
         for _ in range(_PLAN_TRIES):
             version = strategy.plan_state().version
-            known = strategy.read(page)
+            # Recent ones first: one that moves to its chunk in between is found there.
+            recent = strategy._read_recent(page)
+            known = {**strategy.archived([i for i in page if i not in recent]), **recent}
             before = {i: p for i, p in known.items() if round(p.created_at * 1e6) < job.submitted}
             free = {i: p for i, p in before.items() if p.status not in HELD}
             left = [i for i in page if i in known and i not in free]
+            chunks, _ = strategy._without([i for i in free if i not in recent])
             if not free:
                 after = job.cursor + len(page)
                 self._step(term, job, "D", "", after, after >= len(job.ids), [codec.pad(i) for i in left])
@@ -162,7 +165,7 @@ class HashCommands(CommandStore):
             listed = [*job.listed, *left][:MAX_LISTED]
             mark = _mark(job, job.done + len(free), len(page), listed, len(left), len(job.ids))
             try:
-                if not strategy._delete(sorted(free), version, change, term, mark):
+                if not strategy._delete(sorted(i for i in free if i in recent), version, change, chunks, term, mark):
                     return
             except VersionConflict:
                 continue

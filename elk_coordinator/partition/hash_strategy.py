@@ -32,16 +32,18 @@ from elk_coordinator.model import (
     Turn,
 )
 from elk_coordinator.partition import codec
+from elk_coordinator.partition.archive import ChunkChange, answer_again
 from elk_coordinator.partition.commands import NO_JOB, CarriedOn
+from elk_coordinator.partition.hash_archive import chunk_args
+from elk_coordinator.partition.hash_audit import HashAudit
 from elk_coordinator.partition.requests import AREA, LOOK, BeatRequest, TurnRequest
-from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.store.base import DataStore
 from elk_coordinator.store.redis_store import RedisDataStore, floor_refused
 
 _TURN_KEYS = "meta streams pending suspects delayed leases claimed failed specs state done cancels corrupt"
 _DELETE_KEYS = (
     "meta planned specs state done leases pending suspects delayed failed cancels lock:leader "
-    "command_state command_queue command_ended"
+    "command_state command_queue command_ended archive archive_index"
 )
 _SWEEP_KEYS = "meta leases state claimed pending suspects delayed failed corrupt lock:leader cancels command_queue"
 _JOB_KEYS = "command_state command_queue command_ended"
@@ -58,21 +60,13 @@ _STATUS_OF_CODE = {
     "-": None,
 }
 
-#: The letters of read.lua that a partition of each status may have.
-_INDEXES_OF = {
-    PartitionStatus.PENDING: ("p", "s", "d"),
-    PartitionStatus.CLAIMED: ("lc",),
-    PartitionStatus.RUNNING: ("l",),
-    PartitionStatus.COMPLETED: ("",),
-    PartitionStatus.FAILED: ("f",),
-}
 _ALL_INDEXES = (
     ("specs", "HSCAN"), ("state", "HSCAN"), ("pending", "ZSCAN"), ("suspects", "ZSCAN"), ("delayed", "ZSCAN"),
     ("leases", "ZSCAN"), ("claimed", "SSCAN"), ("failed", "ZSCAN"), ("corrupt", "SSCAN"), ("done", "HSCAN"),
 )  # fmt: skip
 
 
-class HashPartitionStrategy(PartitionStrategy):
+class HashPartitionStrategy(HashAudit):
     """The recommended strategy. Needs a :class:`~elk_coordinator.RedisDataStore`."""
 
     strategy_type = StrategyType.HASH
@@ -91,7 +85,6 @@ class HashPartitionStrategy(PartitionStrategy):
         self._checkpoint_keys = keys.many("meta leases state")
         self._sweep_keys = keys.many(_SWEEP_KEYS)
         self._plan_keys = keys.many("meta lock:leader planned skipped specs pending " + _JOB_KEYS)
-        self._read_keys = keys.many("specs state done leases pending suspects delayed failed claimed")
         self._stats_keys = keys.many("meta pending suspects delayed leases claimed failed done planned corrupt")
 
     def _checked(self, reply: List[Any], what: str) -> List[Any]:
@@ -152,7 +145,8 @@ class HashPartitionStrategy(PartitionStrategy):
         if granted:
             self.memory.saw(max(partition.fencing_token for partition in granted))
         due_in = None if reply[6] < 0 else reply[6] / 1000
-        return Turn(results, granted, reply[3], bool(reply[4]), bool(reply[2]), due_in)
+        turn = Turn(results, granted, reply[3], bool(reply[4]), bool(reply[2]), due_in)
+        return answer_again(request, turn, self.archived, self.logger.error)
 
     def beat(self, request: BeatRequest) -> Beat:
         args: List[Any] = [
@@ -332,6 +326,7 @@ class HashPartitionStrategy(PartitionStrategy):
         partition_ids: Sequence[int],
         expected_version: int,
         planned: Tuple[Sequence[Range], Sequence[Range]],
+        chunks: Sequence[ChunkChange] = (),
         term: int = 0,
         job: Sequence[Any] = NO_JOB,
     ) -> List[int]:
@@ -341,7 +336,7 @@ class HashPartitionStrategy(PartitionStrategy):
         for ranges in planned:
             args.append(len(ranges))
             args += [codec.interval(item) for item in ranges]
-        reply = self.store.run("partition/delete", keys, [*args, term, *job])
+        reply = self.store.run("partition/delete", keys, [*args, *chunk_args(chunks), term, *job])
         if reply[0] == 2:
             return [int(name) for name in reply[1:]]
         self._plan_version(reply, expected_version, term)
@@ -353,15 +348,7 @@ class HashPartitionStrategy(PartitionStrategy):
         reply = self.store.run("partition/intervals", keys, [start, limit])
         return int(reply[0]), [codec.uninterval(member) for member in reply[1:]]
 
-    def read_raw(self, partition_ids: Sequence[int]) -> List[Tuple[int, List[bytes]]]:
-        """Return for each id: spec, state, done, lease, score and index letters, as the script answers them."""
-        if not partition_ids:
-            return []
-        args = [codec.pad(partition_id) for partition_id in partition_ids]
-        reply = self.store.run("partition/read", self._read_keys, args)
-        return [(partition_id, reply[i * 6 : i * 6 + 6]) for i, partition_id in enumerate(partition_ids)]
-
-    def read(self, partition_ids: Sequence[int]) -> Dict[int, Partition]:
+    def _read_recent(self, partition_ids: Sequence[int]) -> Dict[int, Partition]:
         out = {}
         for partition_id, raw in self.read_raw(partition_ids):
             if raw[0] or raw[2]:
@@ -389,31 +376,7 @@ class HashPartitionStrategy(PartitionStrategy):
         # Specs before done: what completes in between is then seen in at least one of them.
         for key, command in _ALL_INDEXES:
             yield from self.scan(key, command)
-
-    def inspect(self, partition_ids: Sequence[int]) -> List[Tuple[int, Optional[Partition], List[str]]]:
-        out = []
-        for partition_id, raw in self.read_raw(partition_ids):
-            spec, _, done, _, _, letters = raw
-            wrong: List[str] = []
-            partition: Optional[Partition] = None
-            if spec or done:
-                try:
-                    partition = codec.decode(partition_id, *raw[:5])
-                except StoreError as exc:
-                    wrong.append(str(exc))
-            indexes = letters.decode("ascii")
-            if spec and done:
-                wrong.append("it is active and completed at the same time")
-            elif partition is None and not wrong and (raw[1] or indexes):
-                wrong.append("an index or a state mentions it (%s), but it has no record" % (indexes or "state"))
-            elif partition is not None and indexes not in _INDEXES_OF[partition.status]:
-                wrong.append(
-                    "it is %s, but the indexes say %r (l = leased, p = pending, s = suspect, d = delayed, c = claimed, "
-                    "f = failed)" % (partition.status.value, indexes)
-                )
-            if partition is not None or wrong:
-                out.append((partition_id, partition, wrong))
-        return out
+        yield from self.archived_ids()
 
     def _scan_ids(self, index: str) -> Iterator[int]:
         key, command = _INDEX_OF[index]

@@ -9,14 +9,14 @@ import attr
 from elk_coordinator.errors import IllegalTransition, RangeConflict, VersionConflict
 from elk_coordinator.model import HELD, MAX_BATCH, CreatePartition, Partition, PlanState, Range, check_partition_id
 from elk_coordinator.partition import intervals
+from elk_coordinator.partition.archive import Archive
 from elk_coordinator.partition.selection import checked_input, new_partition
-from elk_coordinator.partition.steps import Steps
 
 #: Attempts of one change against others who change the plan at the same time.
 _PLAN_TRIES = 50
 
 
-class Planning(Steps):
+class Planning(Archive):
     """Changes of the plan, by compare-and-set on its version."""
 
     def create_partitions_if_not_exist(self, partitions: Iterable[CreatePartition]) -> List[Partition]:
@@ -148,6 +148,13 @@ class Planning(Steps):
         """Return the ranges recorded as holding no data."""
         return self.planned_window(-(2**63), 2**63, "skipped")[1]
 
+    def pruned_intervals(self) -> List[Range]:
+        """Return the ranges of completed partitions whose details were dropped (``archive_keep``)."""
+        return self.planned_window(-(2**63), 2**63, "pruned")[1]
+
+    def _pruned_near(self, low: int, high: int) -> List[Range]:
+        return self.planned_window(low, high, "pruned")[1]
+
     def delete_partition(self, partition_id: int) -> bool:
         """Delete one partition, completed ones too; its range becomes a gap. False when somebody holds it."""
         return not self.delete_partitions([partition_id])
@@ -166,9 +173,12 @@ class Planning(Steps):
     def _delete_batch(self, batch: Sequence[int]) -> List[int]:
         for _ in range(_PLAN_TRIES):
             version = self.plan_state().version
-            known = self.read(batch)
+            # Recent ones first: one that moves to its chunk in between is found there.
+            known = self._read_recent(batch)
+            chunks, archived = self._without([i for i in batch if i not in known])
             held = [i for i, p in known.items() if p.status in HELD]
-            free = [p for p in known.values() if p.status not in HELD]
+            recent = [p.partition_id for p in known.values() if p.status not in HELD]
+            free = [p for p in known.values() if p.status not in HELD] + archived
             if not free:
                 return sorted(held)
             low, high = min(p.min_id for p in free), max(p.max_id for p in free)
@@ -178,7 +188,7 @@ class Planning(Steps):
             left = intervals.subtract(window, [(p.min_id, p.max_id) for p in free])
             gone, come = sorted(set(window) - set(left)), sorted(set(left) - set(window))
             try:
-                if not self._delete([p.partition_id for p in free], version, (gone, come)):
+                if not self._delete(recent, version, (gone, come), chunks):
                     return sorted(held)
             except VersionConflict:
                 continue

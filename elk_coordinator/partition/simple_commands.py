@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import attr
 
 from elk_coordinator.errors import ConfigError, LeaseLost, RangeConflict, StateError, StoreError
 from elk_coordinator.model import HELD, MAX_BATCH, PartitionStatus
-from elk_coordinator.partition import chunks, intervals
+from elk_coordinator.partition import intervals
 from elk_coordinator.partition.codec import clip_error
 from elk_coordinator.partition.commands import (
     KEEP_SECONDS,
@@ -22,7 +22,6 @@ from elk_coordinator.partition.commands import (
 from elk_coordinator.partition.document import Document, Record
 from elk_coordinator.partition.selection import new_partition
 from elk_coordinator.partition.simple_strategy import MAX_ACTIVE, SimplePartitionStrategy
-from elk_coordinator.store.base import DataStore
 
 #: The document is written with every move of a worker, so it must stay small: commands that wait, bytes of their
 #: arguments together, ended ones that are kept (for a day), and how many of their ids or ranges.
@@ -85,12 +84,13 @@ class SimpleCommands(CommandStore):
     # ---------------------------------------------------------------- steps
 
     def step(self, term: int, job: Job) -> None:
+        if job.kind == "delete":
+            return self._delete(term, job)
+
         def move(document: Document, stamp: int) -> Job:
             if job.kind == "create":
                 return self._create(document, job, stamp)
-            if job.kind == "delete":
-                return self._delete(document, job, stamp)
-            return _move(self._strategy.store, document, job, stamp)
+            return _move(self._strategy, document, job, stamp)
 
         self._step(term, job, move)
         if job.kind in ("retry_failed", "resume", "create"):
@@ -99,20 +99,25 @@ class SimpleCommands(CommandStore):
     def fail(self, term: int, job: Job, error: str) -> None:
         self._step(term, job, lambda document, stamp: attr.evolve(job, state="failed", error=clip_error(error)))
 
-    def _step(self, term: int, job: Job, change: Any) -> None:
-        def move(document: Document) -> Tuple[None, bool]:
+    def _step(self, term: int, job: Job, change: Callable[[Document, int], Optional[Job]]) -> bool:
+        """Carry a command on by *change*; False when nothing was done: somebody else carried it on, or *change* said
+        None."""
+
+        def move(document: Document) -> Tuple[bool, bool]:
             self._check_term(document, term)
             row = document.commands.get(job.command_id)
             if row is None or _job(job.command_id, row).mark != job.mark:
-                return None, False
+                return False, False
             stamp = document.draw(self._strategy.memory.floor)
             after = change(document, stamp)
+            if after is None:
+                return False, False
             _store(document, attr.evolve(_trimmed(after), updated_us=int(document.now * 1e6)))
             # Once a later leader has written, an earlier one is known to be late.
             document.meta["term"] = term
-            return None, True
+            return True, True
 
-        self._strategy.change(move)
+        return self._strategy.change(move)
 
     def _check_term(self, document: Document, term: int) -> None:
         if term < document.meta.get("term", 0) or not self._strategy.leads(term):
@@ -154,25 +159,39 @@ class SimpleCommands(CommandStore):
         listed = [*job.listed, first, items[-1].partition_id]
         return _after(job, len(page), len(items), [], listed, len(job.args["ranges"]))
 
-    def _delete(self, document: Document, job: Job, stamp: int) -> Job:
-        page = page_of(job)
-        archived = chunks.find(self._strategy.store, document, set(page) - set(document.records))
-        left, ranges = [], []
-        for partition_id in page:
-            record = document.records.get(partition_id)
-            p = record.p if record is not None else archived.get(partition_id)
-            if p is None:
-                continue
-            if p.status in HELD or _stamp(p.created_at) >= job.submitted:
-                left.append(partition_id)
-                continue
-            ranges.append((p.min_id, p.max_id))
-            if document.records.pop(partition_id, None) is None:
-                document.deleted.append([partition_id, len(document.chunks)])
-        if ranges:
-            document.planned[:] = intervals.subtract(document.planned, ranges)
-            document.meta["planned_version"] = stamp
-        return _after(job, len(page), len(ranges), left, [*job.listed, *left][:MAX_LISTED], len(job.ids))
+    def _delete(self, term: int, job: Job) -> None:
+        strategy, page = self._strategy, page_of(job)
+        # Recent ones first: one that moves to its chunk in between is found there.
+        recent = set(strategy._read_recent(page))
+        archived = strategy.archived([i for i in page if i not in recent])
+        leaving = [i for i, p in archived.items() if _stamp(p.created_at) < job.submitted]
+        changes, _ = strategy._without(leaving)
+        # Written before the document names them, so that no partition is ever in neither.
+        strategy.write_chunks(changes)
+
+        def move(document: Document, stamp: int) -> Optional[Job]:
+            if not recent <= set(document.records) or not strategy.exchange(document, changes):
+                # Something moved to its chunk meanwhile, or a chunk was written anew: the leader looks again.
+                return None
+            left, ranges = [], [(archived[i].min_id, archived[i].max_id) for i in leaving]
+            for partition_id in page:
+                record = document.records.get(partition_id)
+                if record is None:
+                    if partition_id in archived and partition_id not in leaving:
+                        left.append(partition_id)
+                elif record.p.status in HELD or _stamp(record.p.created_at) >= job.submitted:
+                    left.append(partition_id)
+                else:
+                    ranges.append((record.p.min_id, record.p.max_id))
+                    del document.records[partition_id]
+            if ranges:
+                document.planned[:] = intervals.subtract(document.planned, ranges)
+                document.meta["planned_version"] = stamp
+            return _after(job, len(page), len(ranges), left, [*job.listed, *left][:MAX_LISTED], len(job.ids))
+
+        done = self._step(term, job, move)
+        # Of two chunks one is no longer, or never was, named by the document.
+        strategy.drop_chunks((change.before if done else change.after) for change in changes)
 
 
 def _after(job: Job, looked_at: int, changed: int, left: Sequence[int], listed: Sequence[int], total: int) -> Job:
@@ -184,7 +203,7 @@ def _after(job: Job, looked_at: int, changed: int, left: Sequence[int], listed: 
     )  # fmt: skip
 
 
-def _move(store: DataStore, document: Document, job: Job, stamp: int) -> Job:
+def _move(strategy: SimplePartitionStrategy, document: Document, job: Job, stamp: int) -> Job:
     """Make one step of a command that moves partitions, or pauses."""
     if job.kind in ("pause", "resume"):
         before = bool(document.meta.pop("paused", False))
@@ -207,7 +226,7 @@ def _move(store: DataStore, document: Document, job: Job, stamp: int) -> Job:
         done = False
         if job.kind in ("cancel", "release"):
             done, note = _end(document, record, job, stamp)
-            if note == "unknown" and chunks.find(store, document, {partition_id}):
+            if note == "unknown" and strategy.archived([partition_id]):
                 note = "unchanged:completed"
         elif record is not None and job.kind == "retry_failed":
             done = _retry(record, job, stamp)

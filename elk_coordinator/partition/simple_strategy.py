@@ -9,7 +9,7 @@ costs an unused chunk and never a partition.
 from __future__ import annotations
 
 import uuid
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 from elk_coordinator.errors import (
     ConfigError,
@@ -36,11 +36,11 @@ from elk_coordinator.model import (
     Sweep,
     Turn,
 )
-from elk_coordinator.partition import chunks
+from elk_coordinator.partition.archive import ChunkChange, answer_again
 from elk_coordinator.partition.codec import clip_error
 from elk_coordinator.partition.document import Document, Record
 from elk_coordinator.partition.requests import BeatRequest, Memory, TurnRequest
-from elk_coordinator.partition.strategy import PartitionStrategy
+from elk_coordinator.partition.simple_archive import SimpleArchive
 from elk_coordinator.store.base import DataStore
 
 T = TypeVar("T")
@@ -48,8 +48,6 @@ T = TypeVar("T")
 DOCUMENT = "simple"
 #: Active partitions beyond which creating is refused.
 MAX_ACTIVE = 10_000
-#: Completed partitions that stay in the document before they move to a chunk.
-MAX_RECENT = 256
 #: Attempts of one compare-and-set against other writers.
 _TRIES = 200
 
@@ -58,7 +56,7 @@ _CODE = {PartitionStatus.COMPLETED: "C", PartitionStatus.PENDING: "P", Partition
 _STATUS_OF_CODE = {code: status for status, code in _CODE.items()}
 
 
-class SimplePartitionStrategy(PartitionStrategy):
+class SimplePartitionStrategy(SimpleArchive):
     """The strategy for small jobs and for stores that are not Redis; just as safe as HASH."""
 
     strategy_type = StrategyType.SIMPLE
@@ -137,7 +135,7 @@ class SimplePartitionStrategy(PartitionStrategy):
             turn = Turn(results, [r.p for r in granted], left, bool(wanted) and expired, lost_data, due_in)
             return turn, True
 
-        turn = chunks.answer_again(request, self.change(move), self.read)
+        turn = answer_again(request, self.change(move), self.archived, self.logger.error)
         if newly_hungry and newly_hungry[-1]:
             self.store.notify("hungry")
         if request.returns_work:
@@ -145,7 +143,7 @@ class SimplePartitionStrategy(PartitionStrategy):
         if turn.granted:
             self.memory.saw(max(partition.fencing_token for partition in turn.granted))
         if sum(result.status is PartitionStatus.COMPLETED for result in turn.results):
-            self._archive()
+            self._keep_small()
         return turn
 
     def _again(self, document: Document, request: TurnRequest, previous: Sequence[Any]) -> Turn:
@@ -349,8 +347,15 @@ class SimplePartitionStrategy(PartitionStrategy):
         return self.change(move)
 
     def _delete(
-        self, partition_ids: Sequence[int], expected_version: int, planned: Tuple[Sequence[Range], Sequence[Range]]
+        self,
+        partition_ids: Sequence[int],
+        expected_version: int,
+        planned: Tuple[Sequence[Range], Sequence[Range]],
+        chunks: Sequence[ChunkChange] = (),
     ) -> List[int]:
+        # Written before the document names them, so that no partition is ever in neither.
+        self.write_chunks(chunks)
+
         def move(document: Document) -> Tuple[List[int], bool]:
             found = int(document.meta.get("planned_version", 0))
             if found != expected_version:
@@ -358,50 +363,29 @@ class SimplePartitionStrategy(PartitionStrategy):
             held = [i for i in partition_ids if i in document.records and document.records[i].p.status in HELD]
             if held:
                 return held, False
+            if any(i not in document.records for i in partition_ids) or not self.exchange(document, chunks):
+                raise VersionConflict("the archive of %r" % self.namespace, None, None)
             for partition_id in partition_ids:
-                if document.records.pop(partition_id, None) is None:
-                    document.deleted.append([partition_id, len(document.chunks)])
+                del document.records[partition_id]
             document.planned[:] = sorted((set(document.planned) - set(planned[0])) | set(planned[1]))
             document.meta["planned_version"] = document.draw(self.memory.floor)
             return [], True
 
-        return self.change(move)
+        try:
+            held = self.change(move)
+        except VersionConflict:
+            self.drop_chunks(change.after for change in chunks)
+            raise
+        self.drop_chunks((change.after if held else change.before) for change in chunks)
+        return held
 
     def _interval_page(self, which: str, first: Optional[int], limit: int) -> Tuple[int, List[Range]]:
         document = self.look()
-        ranges = document.planned if which == "planned" else document.skipped
+        ranges = {"planned": document.planned, "skipped": document.skipped, "pruned": document.pruned}[which]
         page = [item for item in ranges if first is None or item[1] >= first][:limit]
         return int(document.meta.get("planned_version", 0)), page
 
-    def _archive(self) -> None:
-        """Move completed partitions to a chunk of their own when many have gathered in the document."""
-        document = self.look()
-        done = sorted(i for i, r in document.records.items() if r.p.status is PartitionStatus.COMPLETED)
-        if len(done) <= MAX_RECENT:
-            return
-        versions = {i: document.records[i].p.version for i in done}
-        # First the chunk, then the document: nothing is ever in neither.
-        name = chunks.write(self.store, {i: document.records[i] for i in done})
-
-        def move(document: Document) -> Tuple[bool, bool]:
-            same = all(i in document.records and document.records[i].p.version == versions[i] for i in done)
-            if same:
-                for i in done:
-                    del document.records[i]
-                document.chunks.append([name, done[0], done[-1], len(done)])
-            return same, same
-
-        if not self.change(move):
-            # Somebody else archived them meanwhile.
-            chunks.drop(self.store, name)
-
     # ---------------------------------------------------------------- questions
-
-    def read(self, partition_ids: Sequence[int]) -> Dict[int, Partition]:
-        document = self.look()
-        out = {i: document.records[i].p for i in partition_ids if i in document.records}
-        out.update(chunks.find(self.store, document, set(partition_ids) - set(out)))
-        return out
 
     def _scan_ids(self, index: str) -> Iterator[int]:
         document = self.look()
@@ -416,22 +400,24 @@ class SimplePartitionStrategy(PartitionStrategy):
             }[index]
             if chosen:
                 yield i
-        if index == "done":
-            yield from chunks.ids(self.store, document)
 
     def indexed_ids(self) -> Iterator[int]:
         yield from self._scan_ids("active")
         yield from self._scan_ids("done")
+        yield from self.archived_ids()
 
     def inspect(self, partition_ids: Sequence[int]) -> List[Tuple[int, Optional[Partition], List[str]]]:
         # Records are their own indexes here: there is nothing that could disagree.
-        return [(i, partition, []) for i, partition in self.read(partition_ids).items()]
+        found = self.readable(partition_ids)
+        found.update(self._read_recent(partition_ids))
+        return [(i, partition, []) for i, partition in found.items()]
 
     def get_partition_stats(self) -> PartitionStats:
         document = self.look()
         counts = document.count()
-        total = sum(counts.values())
-        completed, failed = counts[PartitionStatus.COMPLETED], counts[PartitionStatus.FAILED]
+        pruned = int(document.meta.get("pruned", 0))
+        completed, failed = counts[PartitionStatus.COMPLETED] + pruned, counts[PartitionStatus.FAILED]
+        total = sum(counts.values()) + pruned
         return PartitionStats(
             total=total,
             pending=counts[PartitionStatus.PENDING],
@@ -443,6 +429,7 @@ class SimplePartitionStrategy(PartitionStrategy):
             failure_rate=failed / total if total else 0.0,
             max_partition_id=int(document.meta.get("max_id", 0)),
             last_allocated_id=document.planned[-1][1] if document.planned else None,
+            pruned=pruned,
         )
 
     def is_paused(self) -> bool:

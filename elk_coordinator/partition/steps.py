@@ -107,7 +107,8 @@ class Steps(abc.ABC):
 
     @abc.abstractmethod
     def _interval_page(self, which: str, first: Optional[int], limit: int) -> Tuple[int, List[Range]]:
-        """Return the plan's version and intervals of ``planned`` or ``skipped`` that end at *first* or later."""
+        """Return the plan's version and intervals of ``planned``, ``skipped`` or ``pruned`` that end at *first* or
+        later."""
 
     @abc.abstractmethod
     def read(self, partition_ids: Sequence[int]) -> Dict[int, Partition]:
@@ -151,15 +152,6 @@ class Steps(abc.ABC):
 
         :raises VersionConflict: it is at another version. :raises IllegalTransition: priority while not pending.
         :raises PartitionNotFound: when there is no such active partition.
-        """
-
-    @abc.abstractmethod
-    def _delete(
-        self, partition_ids: Sequence[int], expected_version: int, planned: Tuple[Sequence[Range], Sequence[Range]]
-    ) -> List[int]:
-        """Delete partitions and exchange planned intervals (removed, added) in one step; return ids that are held.
-
-        Nothing is deleted when any is held. :raises VersionConflict: when the plan is at another version.
         """
 
     # ---------------------------------------------------------------- names of requests

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from typing import Any, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import attr
 
@@ -249,16 +250,27 @@ class PartitionStrategy(Planning):
         low = max(wanted.min_partition_id or 1, (wanted.after or 0) + 1)
         high = math.inf if wanted.max_partition_id is None else wanted.max_partition_id
         chosen = sorted(i for i in ids if low <= i <= high and i not in wanted.exclude_ids)
+        archived: Iterator[Partition] = iter(())
+        if "done" in indexes(wanted):
+            # Looked at after the others: what moves to the archive in between is then seen in at least one of them.
+            archived = self.archived_between(low, high)
         now = self.store.now() if wanted.stale_for is not None else 0.0
         out: List[Partition] = []
-        for start in range(0, len(chosen), MAX_BATCH):
-            page = self.read(chosen[start : start + MAX_BATCH])
-            for partition_id in sorted(page):
-                if matches(page[partition_id], wanted, now):
-                    out.append(page[partition_id])
-                    if wanted.limit is not None and len(out) >= wanted.limit:
-                        return out
+        last = 0
+        for partition in heapq.merge(self._pages(chosen), archived, key=lambda p: p.partition_id):
+            if partition.partition_id == last or partition.partition_id in wanted.exclude_ids:
+                continue
+            last = partition.partition_id
+            if matches(partition, wanted, now):
+                out.append(partition)
+                if wanted.limit is not None and len(out) >= wanted.limit:
+                    break
         return out
+
+    def _pages(self, ids: Sequence[int]) -> Iterator[Partition]:
+        for start in range(0, len(ids), MAX_BATCH):
+            page = self.read(ids[start : start + MAX_BATCH])
+            yield from (page[i] for i in sorted(page))
 
     def workers(self) -> List[WorkerInfo]:
         """Return the live workers of the namespace."""

@@ -7,7 +7,8 @@ None ever gets a TTL: work must not disappear because nobody looked at it.
 key                type    content                                                              written by
 =================  ======  ===================================================================  ======================
 meta               hash    last (the last stamp), schema, strategy, planned_version, max_id,    every script
-                           hungry (workers ran low), low_water, paused, config_version, pruned, lost (stamp of the last
+                           archived (partitions in chunks), pruned (partitions whose details were dropped),
+                           hungry (workers ran low), low_water, paused, config_version, lost (stamp of the last
                            known loss of data), asked, exhausted_at, exhausted_version,
                            planned_by (the request that made planned_version)
 lock:<name>        hash    owner, token, deadline (ms), ttl (ms); ``leader`` is the leader's    lock_*
@@ -27,7 +28,14 @@ leases             zset    id -> deadline (ms): claimed or running              
 claimed            set     ids among the leases that have not started                           work, sweep
 failed             zset    ids that rest as failed (all scores 0)                               work, sweep
 done               hash    id -> "min span created token version deliveries attempt priority    work
-                           processed worker [options]": completed
+                           processed worker [options]": completed; goes to ``archive`` when
+                           older than ten minutes
+archive            hash    id // 2000, 14 digits -> chunk of completed partitions in            archive_swap, delete
+                           compressed columns (partition/archive_codec.py)
+archive_index      hash    the same field -> "mark count oldest newest first last": the mark    archive_swap, delete
+                           names the request that wrote the chunk, then its size, versions, ids
+pruned             zset    like skipped: ranges of completed partitions whose details were      archive_swap
+                           dropped (``archive_keep``); a part of planned
 planned            zset    merged intervals "hi:lo", 20 digits of id + 2^63 each (scores 0)     plan
 skipped            zset    the same, for IDs known to hold no data; a part of planned           plan
 cancels            hash    id -> "C who" or "R who": an operator wants a held partition back    command

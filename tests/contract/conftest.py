@@ -25,8 +25,10 @@ from elk_coordinator.store.redis_store import RedisDataStore
 from tests.contract.kit import LEASE
 
 #: Scripts that change something, by their names.
-CHANGES = ("work", "checkpoint", "sweep", "plan", "acquire", "update", "delete", "heartbeat", "value_cas",
-           "submit", "command", "forget_commands")  # fmt: skip
+CHANGES = (
+    "work", "checkpoint", "sweep", "plan", "acquire", "update", "delete", "heartbeat", "value_cas",
+    "submit", "command", "forget_commands", "archive_swap",
+)  # fmt: skip
 
 
 class StoreClock(Clock):

@@ -563,7 +563,7 @@ def test_health_before_during_and_after(build: Build) -> None:
     assert now.is_leader and now.term and now.window_size == 3 and now.in_flight == 0 and now.uptime > 0
     assert now.store_age is not None and now.store_age < 3.0 and now.store_error is None
     assert {role.name for role in now.roles} == {
-        "heartbeat", "claimer", "allocator", "recovery", "commands", "election", "wakeup", "journal",
+        "heartbeat", "claimer", "allocator", "recovery", "commands", "archiver", "election", "wakeup", "journal",
     }  # fmt: skip
     assert all(role.alive and role.last_error is None for role in now.roles)
     coordinator.stop()

@@ -2,12 +2,15 @@
 -- Delete partitions that nobody holds, and take their ranges out of the plan, in one step.
 --
 -- KEYS   1 meta  2 planned  3 specs  4 state  5 done  6 leases  7 pending  8 suspects  9 delayed  10 failed  11 cancels
---        12 lock:leader  13 command_state  14 command_queue  15 command_ended
--- ARGV   1 expected version of the plan  2 floor  3 number of ids, then the ids
+--        12 lock:leader  13 command_state  14 command_queue  15 command_ended  16 archive  17 archive_index
+-- ARGV   1 expected version of the plan  2 floor  3 number of ids that are not in a chunk, then these ids
 --        then two lists, each a count and its members: planned removed, planned added
+--        then how many partitions all chunks hold more (that is, less) than before, the number of chunks written anew
+--        and per chunk: field, its line in the index as it was read, its new line or '' when nothing is left, the chunk
 --        then of the operator's command this is a step of: term of the leader, its id ('' = none), the mark it was computed
 --        from, its new state, the rest of its new mark
--- Reply  {1, new version}   {0, found version} somebody planned meanwhile   {2, id, id, ...} these are held by now
+-- Reply  {1, new version}   {0, found version} somebody planned meanwhile, or something moved to its chunk meanwhile
+--        {2, id, id, ...} these are held by now
 --        {-1} floor refused   {-3} the intervals are not as the caller read them
 --        {-2, holder's term} the term is over   {-4} somebody carried the command on since it was read
 -- Replay a repeated request finds the version changed: {0}; the caller reads again and finds them gone.
@@ -31,12 +34,37 @@ for list = 1, 2 do
   lists[list] = members
   at = at + 1 + count
 end
-local held = {2}
-local leases = redis.call('ZMSCORE', KEYS[6], unpack(ids))
-for i, id in ipairs(ids) do
-  if leases[i] then held[#held + 1] = id end
+if n > 0 then
+  local held = {2}
+  local leases = redis.call('ZMSCORE', KEYS[6], unpack(ids))
+  local specs = redis.call('HMGET', KEYS[3], unpack(ids))
+  local done = redis.call('HMGET', KEYS[5], unpack(ids))
+  for i, id in ipairs(ids) do
+    if leases[i] then held[#held + 1] = id end
+    -- Moved to its chunk since the caller read it: its range must not leave the plan without it.
+    if not specs[i] and not done[i] then return {0, ARGV[1]} end
+  end
+  if #held > 1 then return held end
 end
-if #held > 1 then return held end
+local growth, chunks = ARGV[at], tonumber(ARGV[at + 1])
+at = at + 2
+local fields, bodies, lines, emptied = {}, {}, {}, {}
+for i = 1, chunks do fields[i] = ARGV[at + i * 4 - 4] end
+if chunks > 0 then
+  local found = redis.call('HMGET', KEYS[17], unpack(fields))
+  for i, field in ipairs(fields) do
+    local base = at + i * 4 - 4
+    if (found[i] or '') ~= ARGV[base + 1] then return {0, ARGV[1]} end
+    if ARGV[base + 2] == '' then
+      emptied[#emptied + 1] = field
+    else
+      lines[#lines + 1] = field
+      lines[#lines + 1] = ARGV[base + 2]
+      bodies[#bodies + 1] = field
+      bodies[#bodies + 1] = ARGV[base + 3]
+    end
+  end
+end
 if #lists[1] > 0 then
   local scores = redis.call('ZMSCORE', KEYS[2], unpack(lists[1]))
   for i = 1, #lists[1] do
@@ -47,9 +75,20 @@ local last, floor = tonumber(meta[1] or '0'), tonumber(ARGV[2])
 local stamp = next_stamp(last, now_us(), floor)
 if not stamp then return {-1} end
 note_loss(KEYS[1], last, floor, stamp)
-for k = 3, 5 do redis.call('HDEL', KEYS[k], unpack(ids)) end
-for k = 7, 10 do redis.call('ZREM', KEYS[k], unpack(ids)) end
-redis.call('HDEL', KEYS[11], unpack(ids))
+if n > 0 then
+  for k = 3, 5 do redis.call('HDEL', KEYS[k], unpack(ids)) end
+  for k = 7, 10 do redis.call('ZREM', KEYS[k], unpack(ids)) end
+  redis.call('HDEL', KEYS[11], unpack(ids))
+end
+if #emptied > 0 then
+  redis.call('HDEL', KEYS[16], unpack(emptied))
+  redis.call('HDEL', KEYS[17], unpack(emptied))
+end
+if #lines > 0 then
+  redis.call('HSET', KEYS[16], unpack(bodies))
+  redis.call('HSET', KEYS[17], unpack(lines))
+end
+if chunks > 0 then redis.call('HINCRBY', KEYS[1], 'archived', growth) end
 if #lists[1] > 0 then redis.call('ZREM', KEYS[2], unpack(lists[1])) end
 if #lists[2] > 0 then
   local scored = {}
