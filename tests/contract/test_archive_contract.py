@@ -82,7 +82,7 @@ def damage(backend: Any, strategy: Any, bucket: int) -> None:
         blob[len(blob) // 2] ^= 4
         backend.raw.hset(backend.key("archive"), name, bytes(blob))
     else:
-        name = "chunk-" + strategy._read().chunks[bucket].split(" ")[0].replace(":", "-")
+        name = "chunk-" + strategy.look().chunks[bucket].split(" ")[0].replace(":", "-")
         value = strategy.store.get(name)
         blob = bytearray(value.data)
         blob[len(blob) // 2] ^= 4
