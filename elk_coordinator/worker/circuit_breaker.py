@@ -102,6 +102,13 @@ class CircuitBreaker:
         self._tell(changes)
         return answer
 
+    def probes_in(self) -> Optional[float]:
+        """Return the seconds until an open breaker lets probes through; None when it is not open."""
+        with self._lock:
+            if self._state is not BreakerState.OPEN:
+                return None
+            return max(0.0, self._opened_at + self._config.open_timeout - self._clock.monotonic())
+
     def acquire(self) -> Optional[Permit]:
         """Return a permit for one task, or None when none may start now."""
         with self._lock:

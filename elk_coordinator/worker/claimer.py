@@ -137,6 +137,9 @@ class Claimer(Role):
             ends.append(oldest + HOARD_SECONDS)
         if self._due_at is not None:
             ends.append(self._due_at)
+        probes_in = self._breaker.probes_in() if self._breaker is not None else None
+        if probes_in is not None:
+            ends.append(self._clock.monotonic() + probes_in)
         return max(0.001, min(ends) - self._clock.monotonic())
 
     def _wanted(self) -> Tuple[int, int]:

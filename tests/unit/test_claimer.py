@@ -681,6 +681,20 @@ def test_an_open_breaker_claims_nothing_and_gives_back_what_has_not_started(make
     assert bench.started == [1]
 
 
+def test_it_comes_back_when_the_breaker_lets_probes_through(make: Make) -> None:
+    bench = make(size=2, breaker=True)
+    assert bench.breaker is not None
+    for _ in range(3):
+        bench.breaker.failure(bench.breaker.acquire(), 9, "down")  # type: ignore[arg-type]
+    assert bench.breaker.probes_in() == 30.0
+    assert bench.claimer.pause(bench.turn()) >= 0.75 * IDLE_POLL
+    bench.clock.advance(29.5)
+    assert bench.claimer.pause(bench.turn()) == pytest.approx(0.5)
+    bench.clock.advance(0.5)
+    bench.turn()
+    assert bench.strategy.last.free == 2 and bench.breaker.probes_in() is None
+
+
 def test_a_breaker_that_opened_during_the_round_trip_gives_the_grants_back(make: Make) -> None:
     bench = make(size=2, breaker=True)
 
