@@ -116,11 +116,14 @@ class Allocator(Role):
 
     def run_once(self) -> Optional[Round]:
         """Do a round if one is due, then look for gaps for a moment."""
-        if self._asked:
-            # Before the round: what it answers to whoever waits for idleness includes the gaps.
-            self._look_for_gaps(True)
-        hungry = self._hungry
-        outcome = self._plan_once()
+        try:
+            if self._asked:
+                # Before the round: what it answers to whoever waits for idleness includes the gaps.
+                self._look_for_gaps(True)
+        finally:
+            # Whatever is wrong with the gaps, new data is planned.
+            hungry = self._hungry
+            outcome = self._plan_once()
         self._look_for_gaps(False, hungry)
         return outcome
 
