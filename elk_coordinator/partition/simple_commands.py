@@ -55,7 +55,7 @@ class SimpleCommands(CommandStore):
             _store(document, Job(command_id, kind, args, by, stamp, updated_us=int(document.now * 1e6)))
             return None, True
 
-        self._strategy.change(move)
+        self._strategy._change(move)
         self._hint("command")
 
     def _hint(self, topic: str) -> None:
@@ -68,7 +68,7 @@ class SimpleCommands(CommandStore):
     # ---------------------------------------------------------------- reading
 
     def _all(self) -> List[Job]:
-        return sorted(_jobs(self._strategy.look()), key=lambda job: job.submitted)
+        return sorted(_jobs(self._strategy._read()), key=lambda job: job.submitted)
 
     def get(self, command_id: str) -> Optional[Job]:
         return next((job for job in self._all() if job.command_id == command_id), None)
@@ -112,10 +112,10 @@ class SimpleCommands(CommandStore):
             document.meta["term"] = term
             return None, True
 
-        self._strategy.change(move)
+        self._strategy._change(move)
 
     def _check_term(self, document: Document, term: int) -> None:
-        if term < document.meta.get("term", 0) or not self._strategy.leads(term):
+        if term < document.meta.get("term", 0) or not self._strategy._leads(term):
             raise LeaseLost(0, term, "a command's step in this leader's term")
 
     def expire(self, term: int, keep: float = KEEP_SECONDS) -> int:
@@ -129,7 +129,7 @@ class SimpleCommands(CommandStore):
                 del document.commands[command_id]
             return len(old), bool(old)
 
-        return self._strategy.change(move)
+        return self._strategy._change(move)
 
     def _create(self, document: Document, job: Job, stamp: int) -> Job:
         active = sum(1 for r in document.records.values() if r.p.status is not PartitionStatus.COMPLETED)

@@ -75,18 +75,18 @@ class SimplePartitionStrategy(PartitionStrategy):
 
     # ---------------------------------------------------------------- read, compute, compare-and-set
 
-    def look(self) -> Document:
+    def _read(self) -> Document:
         value = self.store.get(DOCUMENT)
         document = Document(value.data, value.version, value.now, self._known.floor)
         self._known.saw(document.last)
         return document
 
-    def change(self, move: Callable[[Document], Tuple[T, bool]]) -> T:
+    def _change(self, move: Callable[[Document], Tuple[T, bool]]) -> T:
         """Make *move* on the present document until it is stored; *move* returns its answer and whether it wrote."""
         operation = "%s:%s" % (self.nonce, uuid.uuid4().hex)
         sent: List[T] = []
         for _ in range(_TRIES):
-            document = self.look()
+            document = self._read()
             if sent and document.meta.get("operation") == operation:
                 # Our write arrived, only its reply did not (or the store's own retry found it done).
                 return sent[0]
@@ -140,7 +140,7 @@ class SimplePartitionStrategy(PartitionStrategy):
             expired = any(r.p.status in HELD and r.deadline <= document.now for r in document.records.values())
             return Turn(results, [record.p for record in granted], left, bool(wanted) and expired, lost_data), True
 
-        turn = chunks.answer_again(request, self.change(move), self.read)
+        turn = chunks.answer_again(request, self._change(move), self.read)
         if newly_hungry and newly_hungry[-1]:
             self.store.notify("hungry")
         if turn.granted:
@@ -189,7 +189,7 @@ class SimplePartitionStrategy(PartitionStrategy):
                 int(meta.get("lost", 0)),
             ), wrote  # fmt: skip
 
-        answer = self.change(move)
+        answer = self._change(move)
         if request.ttl > 0:
             # After the namespace accepted this worker, as the scripts do.
             self.store.beat(request.worker_id, request.ttl, dict(request.info))
@@ -200,14 +200,14 @@ class SimplePartitionStrategy(PartitionStrategy):
             moved = document.checkpoint(partition_id, token, checkpoint, processed, self.memory.floor)
             return moved is not False, moved is True
 
-        return self.change(move)
+        return self._change(move)
 
     def sweep(self, limit: int = MAX_BATCH, term: Optional[int] = None) -> Sweep:
         def move(document: Document) -> Tuple[Sweep, bool]:
             reclaimed, changed = document.sweep(limit, self.max_deliveries, self.memory.floor)
             counts = document.count()
             hungry, asked = bool(document.meta.get("hungry")), bool(document.meta.get("asked"))
-            clear = term is not None and (hungry or asked) and self.leads(term)
+            clear = term is not None and (hungry or asked) and self._leads(term)
             if clear:
                 document.meta.pop("hungry", None)
                 document.meta.pop("asked", None)
@@ -217,7 +217,7 @@ class SimplePartitionStrategy(PartitionStrategy):
             )  # fmt: skip
             return sweep, changed or clear
 
-        return self.change(move)
+        return self._change(move)
 
     # ---------------------------------------------------------------- plan
 
@@ -225,7 +225,7 @@ class SimplePartitionStrategy(PartitionStrategy):
         def move(document: Document) -> Tuple[Document, bool]:
             return document, document.meta.pop("hungry", None) is not None
 
-        document = self.change(move) if calls_heard else self.look()
+        document = self._change(move) if calls_heard else self._read()
         counts = document.count()
         return PlanState(
             int(document.meta.get("planned_version", 0)),
@@ -235,30 +235,30 @@ class SimplePartitionStrategy(PartitionStrategy):
             counts[PartitionStatus.CLAIMED] + counts[PartitionStatus.RUNNING],
         )
 
-    def leads(self, term: int) -> bool:
+    def _leads(self, term: int) -> bool:
         return self.store.read_lock("leader")[1] == term
 
     def note_round(self, term: int, low_water: int, exhausted_version: Optional[int]) -> bool:
         def move(document: Document) -> Tuple[bool, bool]:
-            if term < document.meta.get("term", 0) or not self.leads(term):
+            if term < document.meta.get("term", 0) or not self._leads(term):
                 return False, False
             document.meta.update(term=term, low_water=low_water)
             if exhausted_version is not None:
                 document.meta.update(exhausted_at=document.now, exhausted_version=exhausted_version)
             return True, True
 
-        return self.change(move)
+        return self._change(move)
 
     def ask_for_round(self) -> None:
         def move(document: Document) -> Tuple[None, bool]:
             document.meta["asked"] = True
             return None, True
 
-        self.change(move)
+        self._change(move)
         self.store.notify("asked")
 
     def idle_state(self) -> IdleState:
-        document = self.look()
+        document = self._read()
         counts, meta = document.count(), document.meta
         open_ = sum(counts[s] for s in (PartitionStatus.PENDING, PartitionStatus.CLAIMED, PartitionStatus.RUNNING))
         exhausted = meta.get("exhausted_version", -1) == meta.get("planned_version", 0)
@@ -274,7 +274,7 @@ class SimplePartitionStrategy(PartitionStrategy):
     ) -> int:
         def move(document: Document) -> Tuple[int, bool]:
             meta = document.meta
-            if term is not None and not self.leads(term):
+            if term is not None and not self._leads(term):
                 raise LeaseLost(0, term, "the plan of this leader's term")
             found = int(meta.get("planned_version", 0))
             if term is not None and term < meta.get("term", 0):
@@ -305,7 +305,7 @@ class SimplePartitionStrategy(PartitionStrategy):
                 meta["term"] = term
             return stamp, True
 
-        version = self.change(move)
+        version = self._change(move)
         self.memory.saw(version)
         if partitions:
             self.store.notify("work")
@@ -328,7 +328,7 @@ class SimplePartitionStrategy(PartitionStrategy):
             document.streams[stream] = [sequence, "", stamp, [partition_id] if granted else []]
             return (record.p if granted else None), True
 
-        found = self.change(move)
+        found = self._change(move)
         if found is not None:
             self.memory.saw(found.fencing_token)
         return found
@@ -347,7 +347,7 @@ class SimplePartitionStrategy(PartitionStrategy):
             record.change(stamp, options=dict(wanted.options), error=error, priority=wanted.priority)
             return stamp, True
 
-        return self.change(move)
+        return self._change(move)
 
     def _delete(
         self, partition_ids: Sequence[int], expected_version: int, planned: Tuple[Sequence[Range], Sequence[Range]]
@@ -366,17 +366,17 @@ class SimplePartitionStrategy(PartitionStrategy):
             document.meta["planned_version"] = document.draw(self.memory.floor)
             return [], True
 
-        return self.change(move)
+        return self._change(move)
 
     def _interval_page(self, which: str, first: Optional[int], limit: int) -> Tuple[int, List[Range]]:
-        document = self.look()
+        document = self._read()
         ranges = document.planned if which == "planned" else document.skipped
         page = [item for item in ranges if first is None or item[1] >= first][:limit]
         return int(document.meta.get("planned_version", 0)), page
 
     def _archive(self) -> None:
         """Move completed partitions to a chunk of their own when many have gathered in the document."""
-        document = self.look()
+        document = self._read()
         done = sorted(i for i, r in document.records.items() if r.p.status is PartitionStatus.COMPLETED)
         if len(done) <= MAX_RECENT:
             return
@@ -392,20 +392,20 @@ class SimplePartitionStrategy(PartitionStrategy):
                 document.chunks.append([name, done[0], done[-1], len(done)])
             return same, same
 
-        if not self.change(move):
+        if not self._change(move):
             # Somebody else archived them meanwhile.
             chunks.drop(self.store, name)
 
     # ---------------------------------------------------------------- questions
 
     def read(self, partition_ids: Sequence[int]) -> Dict[int, Partition]:
-        document = self.look()
+        document = self._read()
         out = {i: document.records[i].p for i in partition_ids if i in document.records}
         out.update(chunks.find(self.store, document, set(partition_ids) - set(out)))
         return out
 
     def _scan_ids(self, index: str) -> Iterator[int]:
-        document = self.look()
+        document = self._read()
         done = PartitionStatus.COMPLETED
         for i, record in document.records.items():
             status = record.p.status
@@ -429,7 +429,7 @@ class SimplePartitionStrategy(PartitionStrategy):
         return [(i, partition, []) for i, partition in self.read(partition_ids).items()]
 
     def get_partition_stats(self) -> PartitionStats:
-        document = self.look()
+        document = self._read()
         counts = document.count()
         total = sum(counts.values())
         completed, failed = counts[PartitionStatus.COMPLETED], counts[PartitionStatus.FAILED]
@@ -447,4 +447,4 @@ class SimplePartitionStrategy(PartitionStrategy):
         )
 
     def is_paused(self) -> bool:
-        return bool(self.look().meta.get("paused"))
+        return bool(self._read().meta.get("paused"))
