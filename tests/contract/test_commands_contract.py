@@ -138,10 +138,12 @@ def test_retry_gives_all_attempts_back_and_keeps_the_checkpoint(desk: Desk, stra
 
 
 def test_retry_of_all_leaves_what_failed_after_the_submission(desk: Desk, strategy: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(4))
+    strategy.acquire_partition(4, "late")
     fail_all(strategy, 1, 2, 3)
     name = desk.admin.retry_failed()
     named = desk.admin.retry_failed([1, 2, 3, 4])
-    fail_all(strategy, 4)
+    report(strategy, strategy.get_partition(4), Outcome.PERMANENT, worker="late")
     desk.work()
     assert desk.admin.wait(name, 0.0).result["changed"] == 3
     assert desk.admin.wait(named, 0.0).result == {"changed": 0, "skipped": [1, 2, 3, 4], "skipped_total": 4}
@@ -324,6 +326,21 @@ def test_a_create_that_meets_the_plan_fails_and_says_what_it_kept(desk: Desk, st
     assert desk.admin.wait(after, 0.0).state == "done", "the next one goes on"
     assert strategy.get_partition_stats().total == 502
     sound(strategy)
+
+
+def test_what_was_created_after_the_submission_is_not_touched(desk: Desk, strategy: Any) -> None:
+    names = [desk.admin.set_priority([1], 9), desk.admin.cancel(1), desk.admin.release(1), desk.admin.delete([1])]
+    claim_one(strategy)
+    strategy.create_partitions_if_not_exist(parts(2))
+    names += [desk.admin.set_priority([3], 9), desk.admin.cancel(3)]
+    strategy.create_partitions_if_not_exist(parts(3))
+    before = strategy.get_all_partitions()
+    desk.work()
+    results = [desk.admin.wait(name, 0.0).result for name in names]
+    assert [r["changed"] for r in results] == [0] * 6
+    assert [r.get("outcome") for r in results] == [None, "unknown", "unknown", None, None, "unknown"]
+    assert strategy.get_all_partitions() == before
+    assert beat(strategy, claims=[key_of(before[0])]).cancels == {}
 
 
 # -- once, and in order ------------------------------------------------------------------------------------------------
@@ -712,7 +729,7 @@ def test_simple_remembers_the_later_term(
     job = store.first()
     assert job is not None
     # The old leader looked at the lock just before it changed hands, and writes after the new one has.
-    monkeypatch.setattr(strategy, "leads", lambda term: True)
+    monkeypatch.setattr(strategy, "_leads", lambda term: True)
     role = role_of(other, later)
     role.run_once()
     with pytest.raises(LeaseLost):
