@@ -293,6 +293,23 @@ class Life(RuleBasedStateMachine):
             assert attr.evolve(after, pending=now.pending, held=now.held) == now
             me.plans.append(after)
 
+    @rule(worker=WORKERS, stand=st.sampled_from([True, True, False]))
+    def archive(self, worker: int, stand: bool) -> None:
+        """Compress what completed; the model knows nothing of it, since nobody may see it."""
+        me = self.workers[worker]
+        if stand and not self.model.leads(me.term):
+            self.stand_for_leader(worker)
+        self.tick()
+        # However far stamps are ahead of a clock that was set back.
+        page = me.strategy.due_page("0", -1e6)
+        for number in sorted(page.due):
+            if self.model.leads(me.term):
+                self.seen["archived"] += me.strategy.archive_page(me.term, number, page.now + 10**12)
+            else:
+                self.seen["archiving of an old term"] += 1
+                with pytest.raises(LeaseLost):
+                    me.strategy.archive_page(me.term, number, page.now + 10**12)
+
     # ---------------------------------------------------------------- work
 
     def _some_claims(self, data: Any, most: int, what: str) -> List[Claim]:
