@@ -189,9 +189,7 @@ class SimpleCommands(CommandStore):
                 document.meta["planned_version"] = stamp
             return _after(job, len(page), len(ranges), left, [*job.listed, *left][:MAX_LISTED], len(job.ids))
 
-        done = self._step(term, job, move)
-        # Of two chunks one is no longer, or never was, named by the document.
-        strategy.drop_chunks((change.before if done else change.after) for change in changes)
+        strategy.settle_chunks(changes, self._step(term, job, move))
 
 
 def _after(job: Job, looked_at: int, changed: int, left: Sequence[int], listed: Sequence[int], total: int) -> Job:

@@ -374,9 +374,9 @@ class SimplePartitionStrategy(SimpleArchive):
         try:
             held = self.change(move)
         except VersionConflict:
-            self.drop_chunks(change.after for change in chunks)
+            self.settle_chunks(chunks, False)
             raise
-        self.drop_chunks((change.after if held else change.before) for change in chunks)
+        self.settle_chunks(chunks, not held)
         return held
 
     def _interval_page(self, which: str, first: Optional[int], limit: int) -> Tuple[int, List[Range]]:
