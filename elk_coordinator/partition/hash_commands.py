@@ -86,12 +86,17 @@ class HashCommands(CommandStore):
                 what = str(job.args["priority"]) if job.kind == "set_priority" else job.by
             page = page_of(job)
             after = job.cursor + len(page)
-            self._step(term, job, move, what, after, after >= len(job.ids), [codec.pad(i) for i in page])
+            names = [codec.pad(i) for i in page]
+            if not self._step(term, job, move, what, after, after >= len(job.ids), names):
+                # What left the recent ones never comes back to them, so the archive is asked after them.
+                note = "unchanged:completed" if self._strategy.archived(page) else "unknown"
+                self._step(term, job, "D", note, after, True, names)
 
     def fail(self, term: int, job: Job, error: str) -> None:
         self._step(term, job, "X", codec.clip_error(error), job.cursor, True, [])
 
-    def _step(self, term: int, job: Job, move: str, what: str, after: int, last: bool, ids: Sequence[str]) -> None:
+    def _step(self, term: int, job: Job, move: str, what: str, after: int, last: bool, ids: Sequence[str]) -> bool:
+        """Send one step; False when nothing was done because only the archive can know what it names."""
         floor = self._strategy.memory.floor
         request: List[Any] = [term, floor, self._store.keys.channel, job.command_id, job.mark, job.submitted]
         request += [move, what, after, int(last), MAX_LISTED, MAX_BATCH, *ids]
@@ -100,6 +105,7 @@ class HashCommands(CommandStore):
             raise StoreError(floor_refused(floor))
         if reply[0] == -2:
             raise LeaseLost(0, term, "a command's step in this leader's term")
+        return bool(reply[0] != 2)
 
     def expire(self, term: int, keep: float = KEEP_SECONDS) -> int:
         keys = self._store.keys.many("lock:leader commands command_state command_ended")
@@ -151,7 +157,11 @@ class HashCommands(CommandStore):
             before = {i: p for i, p in known.items() if round(p.created_at * 1e6) < job.submitted}
             free = {i: p for i, p in before.items() if p.status not in HELD}
             left = [i for i in page if i in known and i not in free]
-            chunks, _ = strategy._without([i for i in free if i not in recent])
+            leaving = [i for i in free if i not in recent]
+            chunks, gone = strategy._without(leaving)
+            if len(gone) < len(leaving):
+                # Dropped from its chunk since it was read, by archive_keep or another delete: its range is not ours.
+                continue
             if not free:
                 after = job.cursor + len(page)
                 self._step(term, job, "D", "", after, after >= len(job.ids), [codec.pad(i) for i in left])

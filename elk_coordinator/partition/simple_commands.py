@@ -165,7 +165,10 @@ class SimpleCommands(CommandStore):
         recent = set(strategy._read_recent(page))
         archived = strategy.archived([i for i in page if i not in recent])
         leaving = [i for i, p in archived.items() if _stamp(p.created_at) < job.submitted]
-        changes, _ = strategy._without(leaving)
+        changes, gone = strategy._without(leaving)
+        if len(gone) < len(leaving):
+            # Dropped from its chunk since it was read: its range is not ours. The leader looks again.
+            return
         # Written before the document names them, so that no partition is ever in neither.
         strategy.write_chunks(changes)
 
