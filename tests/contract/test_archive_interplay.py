@@ -6,8 +6,9 @@ from typing import Any, Callable, List, Optional
 
 import pytest
 
-from elk_coordinator.errors import StoreUnavailable, VersionConflict
+from elk_coordinator.errors import IllegalTransition, RangeConflict, StoreUnavailable
 from elk_coordinator.model import CreatePartition, StrategyType
+from elk_coordinator.partition.gaps import gap_report
 from elk_coordinator.partition.simple_strategy import DOCUMENT
 from tests.contract.kit import ids, parts, sound
 from tests.contract.test_archive_contract import archive, archived, complete, damage, lead, sound_but_pruned
@@ -169,4 +170,44 @@ def test_a_command_deletes_nothing_that_was_planned_again_meanwhile(
     desk.work()
     assert desk.admin.wait(name, 0.0).result["changed"] == 0
     assert ids(strategy.get_all_partitions()) == [2, 9]
+    sound(strategy)
+
+
+# -- gaps --------------------------------------------------------------------------------------------------------------
+
+
+def test_dropped_ranges_are_never_planned_again(clock: Any, strategy: Any, other: Any) -> None:
+    term = lead(strategy)
+    complete(strategy, parts(1, 2, 3))
+    clock.advance(1.0)
+    archive(strategy, term, keep=0)
+    assert strategy.get_all_partitions() == [] and strategy.pruned_intervals() == [(10, 39)]
+    version = strategy.plan_state().version
+    for low, high in ((10, 39), (15, 15), (0, 10), (39, 50)):
+        for what in (([CreatePartition(9, low, high)], []), ([], [(low, high)])):
+            with pytest.raises(IllegalTransition):
+                other.fill_gaps(version, term, *what)
+        with pytest.raises(RangeConflict):
+            other.create_partitions_if_not_exist([CreatePartition(9, low, high)])
+    report = gap_report(other)
+    assert (report.open_count, report.skipped_count, list(report.gaps)) == (0, 0, [])
+    # Nor by somebody who deletes what is not there any more.
+    assert other.delete_partitions([1, 2, 3]) == []
+    assert strategy.planned_intervals() == [(10, 39)] and strategy.plan_state().version == version
+    sound_but_pruned(strategy)
+
+
+def test_deleted_archived_ranges_become_gaps_and_get_new_ids(clock: Any, desk: Desk, strategy: Any, other: Any) -> None:
+    complete(strategy, parts(1, 2, 3))
+    clock.advance(1.0)
+    archive(strategy, desk.term)
+    assert desk.do("delete", ids=[2])["changed"] == 1
+    assert [(gap.min_id, gap.max_id, gap.state) for gap in gap_report(other).gaps] == [(20, 29, "open")]
+    state = other.plan_state()
+    assert state.max_partition_id == 3
+    strategy.fill_gaps(state.version, desk.term, [CreatePartition(state.max_partition_id + 1, 20, 29)], [])
+    assert ids(complete(strategy, [])) == [4]
+    clock.advance(1.0)
+    archive(strategy, desk.term)
+    assert archived(other) == [1, 3, 4]
     sound(strategy)
