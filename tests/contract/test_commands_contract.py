@@ -164,6 +164,21 @@ def test_pause_stops_claims_at_once_and_every_beat_tells_it(desk: Desk, strategy
     assert ids(other.claim_partitions("x", 3)) == [2, 3]
 
 
+def test_pause_stops_claims_by_name_unless_forced(desk: Desk, clock: Any, strategy: Any, other: Any) -> None:
+    make_suspects(strategy, 7)
+    strategy.create_partitions_if_not_exist(parts(1, 2, 3))
+    (held,) = turn(strategy, free=1, suspects=False).granted
+    clock.advance(LEASE + 1.0)
+    desk.do("pause")
+    # Expired, pending, suspect.
+    assert [other.acquire_partition(i, "x") for i in (1, 2, 7)] == [None] * 3
+    assert strategy.get_partition(1).deliveries == 0, "nothing was done to it"
+    assert other.acquire_partition(3, "x", force=True).fencing_token > held.fencing_token
+    desk.do("resume")
+    assert [other.acquire_partition(i, "x").deliveries for i in (1, 2, 7)] == [1, 0, 2]
+    sound(strategy)
+
+
 def test_cancel_in_every_state(desk: Desk, strategy: Any) -> None:
     one_of_each(strategy)
     outcomes = {i: desk.do("cancel", id=i)["outcome"] for i in (1, 2, 3, 4, 5, 6, 7, 99)}
