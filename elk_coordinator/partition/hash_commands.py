@@ -16,6 +16,7 @@ from elk_coordinator.partition.commands import (
     CarriedOn,
     CommandStore,
     Job,
+    kept_args,
     numbered,
     page_of,
 )
@@ -41,7 +42,7 @@ class HashCommands(CommandStore):
 
     def submit(self, command_id: str, kind: str, args: Mapping[str, Any], by: str) -> None:
         keys = self._store.keys.many("meta commands command_state command_queue")
-        head = json.dumps({"kind": kind, "args": args, "by": by}, separators=(",", ":"))
+        head = _head(kind, args, by)
         floor = self._strategy.memory.floor
         request: List[Any] = [floor, command_id, head, MAX_QUEUED, self._store.keys.channel]
         reply = self._store.run("partition/submit", keys, request)
@@ -74,6 +75,12 @@ class HashCommands(CommandStore):
     # ---------------------------------------------------------------- steps
 
     def step(self, term: int, job: Job) -> None:
+        self._carry_on(term, job)
+        items = job.args["ranges"] if job.kind == "create" else job.ids
+        if job.cursor + MAX_BATCH >= len(items):
+            self._keep_less(job)
+
+    def _carry_on(self, term: int, job: Job) -> None:
         if job.kind == "create":
             self._create(term, job)
         elif job.kind == "delete":
@@ -94,6 +101,14 @@ class HashCommands(CommandStore):
 
     def fail(self, term: int, job: Job, error: str) -> None:
         self._step(term, job, "X", codec.clip_error(error), job.cursor, True, [])
+        self._keep_less(job)
+
+    def _keep_less(self, job: Job) -> None:
+        """Drop most of a long list of items once its command has ended: results are kept for a day."""
+        kept = kept_args(job.args)
+        if kept is not job.args:
+            keys = self._store.keys.many("commands command_state")
+            self._store.run("partition/command_trim", keys, [job.command_id, _head(job.kind, kept, job.by)])
 
     def _step(self, term: int, job: Job, move: str, what: str, after: int, last: bool, ids: Sequence[str]) -> bool:
         """Send one step; False when nothing was done because only the archive can know what it names."""
@@ -181,6 +196,10 @@ class HashCommands(CommandStore):
                 continue
             except CarriedOn:
                 return
+
+
+def _head(kind: str, args: Mapping[str, Any], by: str) -> str:
+    return json.dumps({"kind": kind, "args": args, "by": by}, separators=(",", ":"))
 
 
 def _mark(job: Job, done: int, looked_at: int, listed: Sequence[int], left: int, total: int) -> List[Any]:

@@ -16,6 +16,7 @@ from elk_coordinator.partition.commands import (
     MAX_LISTED,
     CommandStore,
     Job,
+    kept_args,
     numbered,
     page_of,
 )
@@ -24,11 +25,10 @@ from elk_coordinator.partition.selection import new_partition
 from elk_coordinator.partition.simple_strategy import MAX_ACTIVE, SimplePartitionStrategy
 
 #: The document is written with every move of a worker, so it must stay small: commands that wait, bytes of their
-#: arguments together, ended ones that are kept (for a day), and how many of their ids or ranges.
+#: arguments together, and ended ones that are kept (for a day).
 MAX_QUEUED = 200
 MAX_QUEUED_BYTES = 2 * 1024 * 1024
 MAX_ENDED = 200
-MAX_KEPT_ITEMS = 100
 
 _PENDING, _FAILED = PartitionStatus.PENDING, PartitionStatus.FAILED
 
@@ -275,12 +275,7 @@ def _ended(job: Job) -> bool:
 
 
 def _trimmed(job: Job) -> Job:
-    """Return an ended command with the first of its ids or ranges, and their number; others as they are."""
-    for name in ("ids", "ranges"):
-        items = job.args.get(name, ())
-        if _ended(job) and len(items) > MAX_KEPT_ITEMS:
-            return attr.evolve(job, args={**job.args, name: items[:MAX_KEPT_ITEMS], name + "_total": len(items)})
-    return job
+    return attr.evolve(job, args=kept_args(job.args)) if _ended(job) else job
 
 
 def _store(document: Document, job: Job) -> None:

@@ -565,6 +565,29 @@ def test_too_many_results_are_not_kept(desk: Desk, strategy: Any, monkeypatch: p
     assert [c.command_id for c in desk.admin.commands()] == [names[4], names[3]]
 
 
+def test_an_ended_command_keeps_little_of_a_long_list(desk: Desk, strategy: Any) -> None:
+    fail_all(strategy, 1, 2)
+    ranges = [[10_000 + i * 10, 10_009 + i * 10] for i in range(600)]
+    ended = [
+        (desk.admin.retry_failed(range(1, 2001)), "done", "ids", 2000),
+        (desk.admin.create(ranges), "done", "ranges", 600),
+        (desk.admin.create(ranges), "failed", "ranges", 600),
+        (desk.admin.delete(range(1, 1001)), "done", "ids", 1000),
+    ]
+    store = command_store(strategy)
+    for _ in range(3):
+        job = store.first()
+        assert job is not None and len(job.ids) == 2000, "all of it, while it has not ended"
+        store.step(desk.term, job)
+    desk.work()
+    for name, state, what, total in ended:
+        status = desk.admin.wait(name, 0.0)
+        assert status.state == state and status.submitted_at > 0
+        assert len(status.args[what]) == 100 and status.args[what + "_total"] == total
+    assert desk.admin.wait(ended[0][0], 0.0).result["changed"] == 2
+    sound(strategy)
+
+
 def test_a_result_lists_no_more_than_a_thousand(desk: Desk) -> None:
     result = desk.do("retry_failed", ids=range(1, 2001))
     assert (len(result["skipped"]), result["skipped"][-1], result["skipped_total"]) == (1000, 1000, 2000)
