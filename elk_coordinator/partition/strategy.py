@@ -82,8 +82,8 @@ class PartitionStrategy(Planning):
         namespace is paused.
 
         :param allow_preemption: also when its lease ran out.
-        :param force: also when its lease did not, or while paused: this breaks the promise that the old holder sees ``cancelled`` first;
-            it learns at its next beat, and what it still sends is refused.
+        :param force: also while paused, and when its lease did not: this breaks the promise that the old holder sees
+            ``cancelled`` first; it learns at its next beat, and what it still sends is refused.
         :raises PartitionNotFound: when there is no such partition.
         """
         check_partition_id(partition_id)
