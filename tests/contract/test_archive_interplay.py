@@ -8,6 +8,7 @@ import pytest
 
 from elk_coordinator.errors import IllegalTransition, RangeConflict, StoreUnavailable
 from elk_coordinator.model import CreatePartition, StrategyType
+from elk_coordinator.partition.audit import verify
 from elk_coordinator.partition.gaps import gap_report
 from elk_coordinator.partition.simple_strategy import DOCUMENT
 from tests.contract.kit import ids, parts, sound
@@ -211,3 +212,37 @@ def test_deleted_archived_ranges_become_gaps_and_get_new_ids(clock: Any, desk: D
     archive(strategy, desk.term)
     assert archived(other) == [1, 3, 4]
     sound(strategy)
+
+
+# -- audits ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_audit_beside_the_dropping_of_details_finds_nothing_wrong(clock: Any, strategy: Any, other: Any) -> None:
+    term = lead(other)
+    complete(strategy, parts(*range(1, 21)))
+    clock.advance(1.0)
+    archive(other, term)
+    look, kept = strategy.indexed_ids, [20]
+
+    def slow() -> List[int]:
+        # Behind the reading of the plan, and once more before the partitions are read.
+        for _ in range(2):
+            kept[0] -= 1
+            found = list(look())
+            archive(other, term, keep=kept[0])
+        return found
+
+    strategy.indexed_ids = slow
+    assert verify(strategy).problems == []
+    assert kept[0] < 15, "it dropped some in each of its looks"
+
+
+def test_what_is_dropped_and_still_there_is_found_wrong(clock: Any, strategy: Any) -> None:
+    term = lead(strategy)
+    complete(strategy, parts(1, 2))
+    clock.advance(1.0)
+    archive(strategy, term, keep=1)
+    strategy.create_partitions_if_not_exist(parts(5))
+    plan = strategy.pruned_intervals
+    strategy.pruned_intervals = lambda: [*plan(), (50, 52)]
+    assert any("pruned range [50, 52] overlaps" in problem for problem in verify(strategy).problems)
