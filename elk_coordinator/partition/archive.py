@@ -309,8 +309,8 @@ class Archive(Steps):
     def prune(self, term: int, keep: int, passed_over: FrozenSet[int] = frozenset()) -> int:
         """Drop the details of the oldest completed partitions in chunks while more than *keep* are kept.
 
-        At most 500 of a chunk and of few chunks, in some tenths of a second. Their number and their ranges stay. Where more
-        than :data:`_OPENED` chunks were completed at the same time, the oldest of so many of them go first.
+        At most 500 of a chunk and of few chunks, in some tenths of a second. Their number and their ranges stay. Where
+        more than :data:`_OPENED` chunks were completed at the same time, the oldest of so many of them go first.
 
         :param passed_over: buckets that cannot be read.
         :return: how many were dropped. :raises LeaseLost: when *term* is over. :raises DamagedChunk: for a chunk that
