@@ -325,7 +325,10 @@ class Coordinator:
         return self._parts.describe(self._state, self._pid, self._http_address)
 
     def on_beat(self, beat: Beat) -> None:
-        self._paused = beat.paused
+        if beat.paused != self._paused:
+            # Paused, what waits goes back; resumed, there may be work: neither waits for the claimer's next poll.
+            self._paused = beat.paused
+            self._claimer.wake.set()
         if self._lost_mark is not None and beat.lost_mark != self._lost_mark:
             self._lost_data(beat.lost_mark)
         self._lost_mark = beat.lost_mark

@@ -388,6 +388,7 @@ class CommandStatus:
 
     command_id: str
     kind: str
+    #: Of more than 100 ids or ranges an ended command keeps the first 100, and ``ids_total`` or ``ranges_total``.
     args: Mapping[str, Any]
     #: ``queued``, ``running``, ``done`` or ``failed``.
     state: str

@@ -50,7 +50,10 @@ class _Picture(NamedTuple):
     stats: PartitionStats
     planned: List[Range]
     skipped: List[Range]
+    #: Before the partitions were read: none of them may lie there.
     pruned: List[Range]
+    #: The same behind their reading: what is not among them may lie here.
+    pruned_since: List[Range]
     found: Dict[int, Partition]
     broken: List[str]
     steady: bool
@@ -91,9 +94,10 @@ def _take(strategy: PartitionStrategy) -> _Picture:
             if partition is not None:
                 found[partition_id] = partition
             broken += ["partition %d: %s" % (partition_id, text) for text in wrong]
+    pruned_since = strategy.pruned_intervals()
     after = strategy.get_partition_stats()
     steady = before == after and strategy.plan_state().version == version
-    return _Picture(after, planned, skipped, pruned, found, broken, steady)
+    return _Picture(after, planned, skipped, pruned, pruned_since, found, broken, steady)
 
 
 def _wrong(picture: _Picture) -> List[str]:
@@ -112,6 +116,7 @@ def _wrong(picture: _Picture) -> List[str]:
             if clash is not None:
                 out.append("%s range [%d, %d] overlaps partitions [%d, %d]" % (what, low, high, *clash))
         covered = intervals.merge([*covered, *holes])
+    covered = intervals.merge([*covered, *picture.pruned_since])
     if bool(picture.pruned) != bool(picture.stats.pruned) and picture.steady:
         out.append("%d partitions are said to be pruned, in %d ranges" % (picture.stats.pruned, len(picture.pruned)))
     for low, high in intervals.subtract(picture.planned, covered):

@@ -37,6 +37,8 @@ MAX_LISTED = 1000
 KEEP_SECONDS = 86400.0
 #: Ended commands that are kept for that long; beyond, the oldest go sooner.
 MAX_ENDED = 10_000
+#: Ids or ranges that are kept of an ended command's arguments.
+MAX_KEPT_ITEMS = 100
 
 _COMMAND_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _BY = re.compile(r"[^\x00-\x1f\x7f]{1,200}\Z")
@@ -248,6 +250,15 @@ KINDS: Mapping[str, Tuple[Sequence[str], _Check]] = {
     "delete": (("ids",), lambda args: {"ids": _ids(args["ids"])}),
     "create": (("ranges",), _create),
 }
+
+
+def kept_args(args: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what is kept of the arguments of a command that has ended: the first of its items, and their number."""
+    for name in ("ids", "ranges"):
+        items = args.get(name, ())
+        if len(items) > MAX_KEPT_ITEMS:
+            return {**args, name: items[:MAX_KEPT_ITEMS], name + "_total": len(items)}
+    return args
 
 
 def page_of(job: Job) -> Sequence[Any]:

@@ -16,6 +16,7 @@ from elk_coordinator.partition.commands import (
     CarriedOn,
     CommandStore,
     Job,
+    kept_args,
     numbered,
     page_of,
 )
@@ -41,7 +42,7 @@ class HashCommands(CommandStore):
 
     def submit(self, command_id: str, kind: str, args: Mapping[str, Any], by: str) -> None:
         keys = self._store.keys.many("meta commands command_state command_queue")
-        head = json.dumps({"kind": kind, "args": args, "by": by}, separators=(",", ":"))
+        head = _head(kind, args, by)
         floor = self._strategy.memory.floor
         request: List[Any] = [floor, command_id, head, MAX_QUEUED, self._store.keys.channel]
         reply = self._store.run("partition/submit", keys, request)
@@ -74,6 +75,12 @@ class HashCommands(CommandStore):
     # ---------------------------------------------------------------- steps
 
     def step(self, term: int, job: Job) -> None:
+        self._carry_on(term, job)
+        items = job.args["ranges"] if job.kind == "create" else job.ids
+        if job.cursor + MAX_BATCH >= len(items):
+            self._keep_less(job)
+
+    def _carry_on(self, term: int, job: Job) -> None:
         if job.kind == "create":
             self._create(term, job)
         elif job.kind == "delete":
@@ -86,12 +93,25 @@ class HashCommands(CommandStore):
                 what = str(job.args["priority"]) if job.kind == "set_priority" else job.by
             page = page_of(job)
             after = job.cursor + len(page)
-            self._step(term, job, move, what, after, after >= len(job.ids), [codec.pad(i) for i in page])
+            names = [codec.pad(i) for i in page]
+            if not self._step(term, job, move, what, after, after >= len(job.ids), names):
+                # What left the recent ones never comes back to them, so the archive is asked after them.
+                note = "unchanged:completed" if self._strategy.archived(page) else "unknown"
+                self._step(term, job, "D", note, after, True, names)
 
     def fail(self, term: int, job: Job, error: str) -> None:
         self._step(term, job, "X", codec.clip_error(error), job.cursor, True, [])
+        self._keep_less(job)
 
-    def _step(self, term: int, job: Job, move: str, what: str, after: int, last: bool, ids: Sequence[str]) -> None:
+    def _keep_less(self, job: Job) -> None:
+        """Drop most of a long list of items once its command has ended: results are kept for a day."""
+        kept = kept_args(job.args)
+        if kept is not job.args:
+            keys = self._store.keys.many("commands command_state")
+            self._store.run("partition/command_trim", keys, [job.command_id, _head(job.kind, kept, job.by)])
+
+    def _step(self, term: int, job: Job, move: str, what: str, after: int, last: bool, ids: Sequence[str]) -> bool:
+        """Send one step; False when nothing was done because only the archive can know what it names."""
         floor = self._strategy.memory.floor
         request: List[Any] = [term, floor, self._store.keys.channel, job.command_id, job.mark, job.submitted]
         request += [move, what, after, int(last), MAX_LISTED, MAX_BATCH, *ids]
@@ -100,6 +120,7 @@ class HashCommands(CommandStore):
             raise StoreError(floor_refused(floor))
         if reply[0] == -2:
             raise LeaseLost(0, term, "a command's step in this leader's term")
+        return bool(reply[0] != 2)
 
     def expire(self, term: int, keep: float = KEEP_SECONDS) -> int:
         keys = self._store.keys.many("lock:leader commands command_state command_ended")
@@ -151,7 +172,11 @@ class HashCommands(CommandStore):
             before = {i: p for i, p in known.items() if round(p.created_at * 1e6) < job.submitted}
             free = {i: p for i, p in before.items() if p.status not in HELD}
             left = [i for i in page if i in known and i not in free]
-            chunks, _ = strategy._without([i for i in free if i not in recent])
+            leaving = [i for i in free if i not in recent]
+            chunks, gone = strategy._without(leaving)
+            if len(gone) < len(leaving):
+                # Dropped from its chunk since it was read, by archive_keep or another delete: its range is not ours.
+                continue
             if not free:
                 after = job.cursor + len(page)
                 self._step(term, job, "D", "", after, after >= len(job.ids), [codec.pad(i) for i in left])
@@ -171,6 +196,10 @@ class HashCommands(CommandStore):
                 continue
             except CarriedOn:
                 return
+
+
+def _head(kind: str, args: Mapping[str, Any], by: str) -> str:
+    return json.dumps({"kind": kind, "args": args, "by": by}, separators=(",", ":"))
 
 
 def _mark(job: Job, done: int, looked_at: int, listed: Sequence[int], left: int, total: int) -> List[Any]:

@@ -112,8 +112,7 @@ class SimpleArchive(PartitionStrategy):
 
         # Not dropped when the term is over: an earlier sending of this step may still arrive and name the new chunk.
         done = self.change(move)
-        # Of two chunks one is no longer, or never was, named by the document.
-        self.drop_chunks([change.before if done else change.after])
+        self.settle_chunks([change], done)
         return done
 
     def write_chunks(self, changes: Iterable[ChunkChange]) -> None:
@@ -127,6 +126,21 @@ class SimpleArchive(PartitionStrategy):
             # Marks are never drawn twice: only this request, its reply lost, can have written it already.
             if not written and self.store.get(_name(change.after)).data != change.blob:
                 raise StoreUnavailable("a chunk of completed partitions could not be written; nothing was changed")
+
+    def settle_chunks(self, changes: Sequence[ChunkChange], done: bool) -> None:
+        """Drop those chunks of a change that the document does not name: the former ones when it is *done*.
+
+        When it is not, the document is asked: a change can have arrived unheard, with others writing behind it, and
+        look like one that came too late. No earlier sending of it can arrive from then on.
+        """
+        try:
+            named: Set[str] = set() if done else set(self.look().chunks.values())
+        except StoreUnavailable:
+            # They cost their space; what is named must not go.
+            return
+        for change in changes:
+            lines = (change.before,) if done else (change.before, change.after)
+            self.drop_chunks(line for line in lines if line not in named)
 
     def drop_chunks(self, lines: Iterable[str]) -> None:
         for line in lines:

@@ -16,6 +16,7 @@ from elk_coordinator.partition.commands import (
     MAX_LISTED,
     CommandStore,
     Job,
+    kept_args,
     numbered,
     page_of,
 )
@@ -24,11 +25,10 @@ from elk_coordinator.partition.selection import new_partition
 from elk_coordinator.partition.simple_strategy import MAX_ACTIVE, SimplePartitionStrategy
 
 #: The document is written with every move of a worker, so it must stay small: commands that wait, bytes of their
-#: arguments together, ended ones that are kept (for a day), and how many of their ids or ranges.
+#: arguments together, and ended ones that are kept (for a day).
 MAX_QUEUED = 200
 MAX_QUEUED_BYTES = 2 * 1024 * 1024
 MAX_ENDED = 200
-MAX_KEPT_ITEMS = 100
 
 _PENDING, _FAILED = PartitionStatus.PENDING, PartitionStatus.FAILED
 
@@ -165,7 +165,10 @@ class SimpleCommands(CommandStore):
         recent = set(strategy._read_recent(page))
         archived = strategy.archived([i for i in page if i not in recent])
         leaving = [i for i, p in archived.items() if _stamp(p.created_at) < job.submitted]
-        changes, _ = strategy._without(leaving)
+        changes, gone = strategy._without(leaving)
+        if len(gone) < len(leaving):
+            # Dropped from its chunk since it was read: its range is not ours. The leader looks again.
+            return
         # Written before the document names them, so that no partition is ever in neither.
         strategy.write_chunks(changes)
 
@@ -189,9 +192,7 @@ class SimpleCommands(CommandStore):
                 document.meta["planned_version"] = stamp
             return _after(job, len(page), len(ranges), left, [*job.listed, *left][:MAX_LISTED], len(job.ids))
 
-        done = self._step(term, job, move)
-        # Of two chunks one is no longer, or never was, named by the document.
-        strategy.drop_chunks((change.before if done else change.after) for change in changes)
+        strategy.settle_chunks(changes, self._step(term, job, move))
 
 
 def _after(job: Job, looked_at: int, changed: int, left: Sequence[int], listed: Sequence[int], total: int) -> Job:
@@ -274,12 +275,7 @@ def _ended(job: Job) -> bool:
 
 
 def _trimmed(job: Job) -> Job:
-    """Return an ended command with the first of its ids or ranges, and their number; others as they are."""
-    for name in ("ids", "ranges"):
-        items = job.args.get(name, ())
-        if _ended(job) and len(items) > MAX_KEPT_ITEMS:
-            return attr.evolve(job, args={**job.args, name: items[:MAX_KEPT_ITEMS], name + "_total": len(items)})
-    return job
+    return attr.evolve(job, args=kept_args(job.args)) if _ended(job) else job
 
 
 def _store(document: Document, job: Job) -> None:

@@ -320,6 +320,8 @@ class SimplePartitionStrategy(SimpleArchive):
                 return (record.p if same and record is not None else None), False
             if record is None:
                 raise PartitionNotFound(partition_id)
+            if document.meta.get("paused") and not force:
+                return None, False
             stamp = document.draw(self.memory.floor)
             granted = document.acquire(record, worker_id, self.lease, stamp, preempt, force, self.max_deliveries)
             document.streams[stream] = [sequence, "", stamp, [partition_id] if granted else []]
@@ -374,9 +376,9 @@ class SimplePartitionStrategy(SimpleArchive):
         try:
             held = self.change(move)
         except VersionConflict:
-            self.drop_chunks(change.after for change in chunks)
+            self.settle_chunks(chunks, False)
             raise
-        self.drop_chunks((change.after if held else change.before) for change in chunks)
+        self.settle_chunks(chunks, not held)
         return held
 
     def _interval_page(self, which: str, first: Optional[int], limit: int) -> Tuple[int, List[Range]]:

@@ -78,11 +78,12 @@ class PartitionStrategy(Planning):
     def acquire_partition(
         self, partition_id: int, worker_id: str, allow_preemption: bool = True, force: bool = False
     ) -> Optional[Partition]:
-        """Claim one partition by its id, as running; None when somebody has it, or it is completed or failed.
+        """Claim one partition by its id, as running; None when somebody has it, it is completed or failed, or the
+        namespace is paused.
 
         :param allow_preemption: also when its lease ran out.
-        :param force: also when its lease did not: this breaks the promise that the old holder sees ``cancelled`` first;
-            it learns at its next beat, and what it still sends is refused.
+        :param force: also while paused, and when its lease did not: this breaks the promise that the old holder sees
+            ``cancelled`` first; it learns at its next beat, and what it still sends is refused.
         :raises PartitionNotFound: when there is no such partition.
         """
         check_partition_id(partition_id)

@@ -27,7 +27,7 @@ from tests.contract.kit import LEASE
 #: Scripts that change something, by their names.
 CHANGES = (
     "work", "checkpoint", "sweep", "plan", "acquire", "update", "delete", "heartbeat", "value_cas",
-    "submit", "command", "forget_commands", "archive_swap",
+    "submit", "command", "forget_commands", "command_trim", "archive_swap",
 )  # fmt: skip
 
 

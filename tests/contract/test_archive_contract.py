@@ -449,6 +449,45 @@ def test_thousands_are_dropped_in_bounded_steps(clock: Any, strategy: Any) -> No
     sound_but_pruned(strategy)
 
 
+def test_dropping_what_ended_in_no_order_rewrites_a_chunk_for_many_at_once(clock: Any, strategy: Any) -> None:
+    term = lead(strategy)
+    # Four chunks of 400, completed in turns of ten.
+    groups = [[bucket * BUCKET + i for i in range(1, 401)] for bucket in range(4)]
+    for start in range(0, 400, 10):
+        for group in groups:
+            strategy.create_partitions_if_not_exist(parts(*group[start : start + 10]))
+            claims = strategy.claim_partitions("w", 10)
+            strategy.report_partitions(
+                "w", [Report(c.partition_id, c.fencing_token, Outcome.COMPLETED) for c in claims]
+            )
+            clock.advance(0.001)
+    clock.advance(1.0)
+    archive(strategy, term)
+    before = strategy.get_all_partitions()
+    newest = sorted(before, key=lambda p: (p.version, p.partition_id))[-200:]
+    swaps, swap = [], strategy._archive_swap
+    strategy._archive_swap = lambda *args: swaps.append(args) or swap(*args)
+    archive(strategy, term, keep=200)
+    assert ids(strategy.get_all_partitions()) == sorted(ids(newest))
+    assert len(swaps) == 4, "each chunk was written once"
+    sound_but_pruned(strategy)
+
+
+@pytest.mark.parametrize("opened", [1, 2])
+def test_dropping_opens_few_chunks_at_once(clock: Any, strategy: Any, monkeypatch: Any, opened: int) -> None:
+    monkeypatch.setattr("elk_coordinator.partition.archive._OPENED", opened)
+    term = lead(strategy)
+    complete(strategy, parts(*(bucket * BUCKET + i for bucket in range(6) for i in range(1, 11))))
+    clock.advance(1.0)
+    archive(strategy, term)
+    looks, look = [], strategy._archive_chunks
+    strategy._archive_chunks = lambda buckets: looks.append(buckets) or look(buckets)
+    assert strategy.prune(term, 5) == 10 * opened and len(looks) == opened
+    archive(strategy, term, keep=5)
+    assert len(strategy.get_all_partitions()) == 5
+    sound_but_pruned(strategy)
+
+
 def test_a_pruned_range_that_is_planned_no_more_is_named(hash_backend: Any) -> None:
     stopped = hash_backend.stop_time()
     strategy = hash_backend.new_strategy()

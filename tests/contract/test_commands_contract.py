@@ -164,6 +164,21 @@ def test_pause_stops_claims_at_once_and_every_beat_tells_it(desk: Desk, strategy
     assert ids(other.claim_partitions("x", 3)) == [2, 3]
 
 
+def test_pause_stops_claims_by_name_unless_forced(desk: Desk, clock: Any, strategy: Any, other: Any) -> None:
+    make_suspects(strategy, 7)
+    strategy.create_partitions_if_not_exist(parts(1, 2, 3))
+    (held,) = turn(strategy, free=1, suspects=False).granted
+    clock.advance(LEASE + 1.0)
+    desk.do("pause")
+    # Expired, pending, suspect.
+    assert [other.acquire_partition(i, "x") for i in (1, 2, 7)] == [None] * 3
+    assert strategy.get_partition(1).deliveries == 0, "nothing was done to it"
+    assert other.acquire_partition(3, "x", force=True).fencing_token > held.fencing_token
+    desk.do("resume")
+    assert [other.acquire_partition(i, "x").deliveries for i in (1, 2, 7)] == [1, 0, 2]
+    sound(strategy)
+
+
 def test_cancel_in_every_state(desk: Desk, strategy: Any) -> None:
     one_of_each(strategy)
     outcomes = {i: desk.do("cancel", id=i)["outcome"] for i in (1, 2, 3, 4, 5, 6, 7, 99)}
@@ -548,6 +563,29 @@ def test_too_many_results_are_not_kept(desk: Desk, strategy: Any, monkeypatch: p
     desk.work()  # which looks for old ones, too, when nothing waits
     assert command_store(strategy).expire(desk.term) == 0
     assert [c.command_id for c in desk.admin.commands()] == [names[4], names[3]]
+
+
+def test_an_ended_command_keeps_little_of_a_long_list(desk: Desk, strategy: Any) -> None:
+    fail_all(strategy, 1, 2)
+    ranges = [[10_000 + i * 10, 10_009 + i * 10] for i in range(600)]
+    ended = [
+        (desk.admin.retry_failed(range(1, 2001)), "done", "ids", 2000),
+        (desk.admin.create(ranges), "done", "ranges", 600),
+        (desk.admin.create(ranges), "failed", "ranges", 600),
+        (desk.admin.delete(range(1, 1001)), "done", "ids", 1000),
+    ]
+    store = command_store(strategy)
+    for _ in range(3):
+        job = store.first()
+        assert job is not None and len(job.ids) == 2000, "all of it, while it has not ended"
+        store.step(desk.term, job)
+    desk.work()
+    for name, state, what, total in ended:
+        status = desk.admin.wait(name, 0.0)
+        assert status.state == state and status.submitted_at > 0
+        assert len(status.args[what]) == 100 and status.args[what + "_total"] == total
+    assert desk.admin.wait(ended[0][0], 0.0).result["changed"] == 2
+    sound(strategy)
 
 
 def test_a_result_lists_no_more_than_a_thousand(desk: Desk) -> None:

@@ -43,6 +43,21 @@ def test_pause_stops_claims_on_every_worker_and_resume_goes_on(
     assert dict(processor.seen) == once_each(600)
 
 
+def test_pause_and_resume_reach_a_worker_with_its_next_beat(
+    build: Callable[..., Coordinator], kind: StrategyType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whatever waits for the claimer's next poll takes too long.
+    monkeypatch.setattr("elk_coordinator.worker.claimer.IDLE_POLL", 300.0)
+    processor = Counting()
+    with build(processor, Numbers(100), strategy=kind) as one:
+        assert one.wait_idle(20.0)
+        one.admin.wait(one.admin.pause())
+        wait_until(lambda: one.health().paused)
+        one.admin.wait(one.admin.create([(1001, 1010)]))
+        one.admin.wait(one.admin.resume())
+        wait_until(lambda: one.strategy.get_partition_stats().completed == 11, timeout=10.0)
+
+
 def test_a_running_partition_is_cancelled_released_and_retried(
     build: Callable[..., Coordinator], kind: StrategyType, store: Any, namespace: str
 ) -> None:

@@ -28,7 +28,8 @@ STOP_TIMEOUT = 1.0
 IN_TIME = 8.0
 
 #: What every script begins with; ``worker()`` starts a coordinator whose processor is ``process``.
-PRELUDE = """
+PRELUDE = (
+    """
 import faulthandler, os, signal, sys, threading
 from elk_coordinator import Coordinator, ForkedError, RedisDataStore
 
@@ -69,7 +70,9 @@ def worker(process, name=namespace, **options):
     settings = dict(heartbeat_interval=0.5, worker_ttl=6.0, stop_timeout=%g, metrics_enabled=False)
     settings.update(options)
     return Coordinator(name, RedisDataStore.from_url(url), process, Planner(), **settings)
-""" % STOP_TIMEOUT
+"""
+    % STOP_TIMEOUT
+)
 
 
 class Child:
@@ -180,9 +183,9 @@ def test_this_python_still_has_what_a_timely_exit_needs() -> None:
     # Private, both: on a Python that lost one of them this fails loudly, instead of a process that never ends.
     if sys.version_info >= (3, 9):
         assert callable(getattr(threading, "_register_atexit", None)), "threads would be joined before we are asked"
-    assert isinstance(
-        getattr(concurrent.futures.thread, "_threads_queues", None), weakref.WeakKeyDictionary
-    ), "hung threads could not be taken off the list that the interpreter joins"
+    assert isinstance(getattr(concurrent.futures.thread, "_threads_queues", None), weakref.WeakKeyDictionary), (
+        "hung threads could not be taken off the list that the interpreter joins"
+    )
 
 
 def test_abandoned_threads_are_not_joined_at_exit() -> None:

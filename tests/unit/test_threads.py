@@ -83,18 +83,14 @@ class Bench:
     def idle(self, role: Work, turns: int) -> None:
         """Wait until *role* has had so many turns and every thread waits for its next."""
         waiting = sum(role.inside == 0 and any(t.is_alive() for t in role.threads) for role in self.roles)
-        wait_until(
-            lambda: role.turns == turns and self.clock.waiting >= waiting, 10, lambda: "%d turns" % role.turns
-        )
+        wait_until(lambda: role.turns == turns and self.clock.waiting >= waiting, 10, lambda: "%d turns" % role.turns)
 
     def tick(self, seconds: float, *roles: Work) -> None:
         """Let time pass that brings each of *roles*, and nobody else, one more turn; wait for its end."""
         wait_until(lambda: self.clock.waiting >= len(roles))
         turns = [role.turns for role in roles]
         self.clock.advance(seconds)
-        wait_until(
-            lambda: all(role.turns > n for role, n in zip(roles, turns)) and self.clock.waiting >= len(roles)
-        )
+        wait_until(lambda: all(role.turns > n for role, n in zip(roles, turns)) and self.clock.waiting >= len(roles))
 
     def thread(self, name: str = "work") -> RoleThread:
         return self.crew._threads[name]
@@ -195,9 +191,7 @@ def test_the_same_error_is_said_once_a_minute(bench: Bench, caplog: pytest.LogCa
         bench.clock.advance(8.0)
         bench.idle(role, turn)
     said = [record.getMessage() for record in caplog.records]
-    assert said == [
-        "elk-work-ns: turn failed (%d in a row)" % n for n in (1, 9, 17)
-    ], "at 0, 64 and 128 s"
+    assert said == ["elk-work-ns: turn failed (%d in a row)" % n for n in (1, 9, 17)], "at 0, 64 and 128 s"
     role.do = lambda: {}["no"]
     bench.clock.advance(8.0)
     bench.idle(role, 20)

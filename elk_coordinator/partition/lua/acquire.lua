@@ -5,7 +5,8 @@
 --        11 cancels
 -- ARGV   1 stream  2 sequence number  3 floor  4 worker  5 lease_ms  6 id  7 preempt (0/1)  8 force (0/1)
 --        9 max_deliveries
--- Reply  {1, spec, state, deadline (ms)} granted   {2} not to be had: leased, failed, or lost too often   {3} no such active partition
+-- Reply  {1, spec, state, deadline (ms)} granted   {2} not to be had: leased, failed, lost too often, or all are paused
+--        {3} no such active partition
 --        {0} stale: a later request of this stream ran already   {-1} floor refused
 --        preempt: also when its lease ran out; force: also when it has not (the old holder learns at its next beat)
 -- Replay an equal sequence number gets its grant again while it still stands.
@@ -33,6 +34,7 @@ if previous then
   end
 end
 if not spec then return {3} end
+if ARGV[8] ~= '1' and redis.call('HEXISTS', KEYS[1], 'paused') == 1 then return {2} end
 note_loss(KEYS[1], last, floor, stamp)
 if not s then
   local score = redis.call('ZSCORE', KEYS[3], id) or '0'

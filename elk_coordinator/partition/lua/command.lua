@@ -8,9 +8,10 @@
 --        7 move  8 what goes with it  9 place in its list after this step  10 whether it is the last step (0/1)
 --        11 most ids to list  12 most partitions to look at, then ids
 --        moves: T retry these, A retry all that are failed (ids come from the index), C cancel (8: who), L release
---        (8: who), N set priority (8: priority), P pause, M resume, D leave these undeleted,
+--        (8: who), N set priority (8: priority), P pause, M resume, D leave these as they are (8: the note on it or ''),
 --        X fail the command (8: why)
 -- Reply  {1}   {-1} floor refused   {-2, holder's term} the term is over   {-4} somebody carried it on since
+--        {2} what C or L names is neither active nor recently completed: the archive may know it; nothing is done
 -- Replay a step that was done finds another mark: {-4}; the caller reads the command again.
 -- Cost   a constant number of commands, at most 500 partitions.
 
@@ -20,7 +21,6 @@ local now = now_us()
 local last, floor = tonumber(redis.call('HGET', KEYS[1], 'last') or '0'), tonumber(ARGV[2])
 local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1} end
-note_loss(KEYS[1], last, floor, stamp)
 local version = text(stamp)
 local before, move, argument = tonumber(ARGV[6]), ARGV[7], ARGV[8]
 local _, _, done, cursor, skipped, listed, note, err =
@@ -87,6 +87,7 @@ if #ids > 0 then
         left[#left + 1] = id
       end
     elseif move == 'C' or move == 'L' then
+      if not created and not completed[i] then return {2} end
       local words = {P = 'pending', F = 'failed', C = 'claimed', R = 'running'}
       note = there and 'unchanged:' .. words[s.status] or (completed[i] and 'unchanged:completed' or 'unknown')
       left[#left + 1] = id
@@ -101,7 +102,9 @@ if #ids > 0 then
     end
   end
 end
+if move == 'D' and argument ~= '' then note = argument end
 
+note_loss(KEYS[1], last, floor, stamp)
 if #set_state > 0 then redis.call('HSET', KEYS[11], unpack(set_state)) end
 if #unfailed > 0 then redis.call('ZREM', KEYS[9], unpack(unfailed)) end
 if #unqueued > 0 then
