@@ -349,7 +349,8 @@ class Coordinator:
 
     def on_breaker(self, state: BreakerState, old: BreakerState, reason: str) -> None:
         level = logging.WARNING if state is BreakerState.OPEN else logging.INFO
-        self._logger.log(level, "circuit breaker: %s -> %s (%s)", old.value, state.value, reason)
+        effect = "; this worker claims nothing for now" if state is BreakerState.OPEN else ""
+        self._logger.log(level, "circuit breaker: %s -> %s (%s)%s", old.value, state.value, reason, effect)
         self._emit("breaker_changed", state=state.value, previous=old.value, reason=reason)
         self._claimer.wake.set()
 

@@ -24,6 +24,8 @@ from elk_coordinator.model import CommandStatus
 
 #: Queues a command and returns its id.
 Ask = Callable[[AdminClient, argparse.Namespace], str]
+#: What a leader notes about one partition, for people.
+OUTCOMES = {"unknown": "there is no such partition", "asked": "its worker is asked to end it"}
 #: Skipped ids named in the text; ``--json`` has up to 1,000.
 LISTED = 20
 
@@ -77,9 +79,13 @@ def told(status: CommandStatus) -> str:
     if skipped:
         total = max(len(skipped), int(status.result.get("skipped_total") or 0))
         names = ", ".join(str(partition_id) for partition_id in skipped[:LISTED])
-        parts.append("%d left as they were: %s%s" % (total, names, ", ..." if total > LISTED else ""))
-    if status.result.get("outcome"):
-        parts.append(str(status.result["outcome"]))
+        why = " (not failed when asked)" if status.kind == "retry_failed" else ""
+        parts.append("%d left as they were%s: %s%s" % (total, why, names, ", ..." if total > LISTED else ""))
+    outcome = str(status.result.get("outcome") or "")
+    if outcome.startswith("unchanged:"):
+        outcome = "it is %s" % outcome.partition(":")[2]
+    if outcome:
+        parts.append(OUTCOMES.get(outcome, outcome))
     if status.error:
         parts.append(" ".join(status.error.split()))
     return "; ".join(parts)

@@ -11,6 +11,7 @@ from elk_coordinator.cli import commands, events, gaps, partitions, purge, run, 
 from elk_coordinator.cli.common import ERROR, USAGE, Command, UsageError, add_common_options, note, one_line
 from elk_coordinator.cli.demo import command as demo
 from elk_coordinator.errors import ConfigError, ElkError
+from elk_coordinator.version import __version__
 
 #: Every command, in the order ``elk --help`` lists them. A new one is a module with a COMMAND, and a line here.
 COMMANDS: Sequence[Command] = (
@@ -35,6 +36,7 @@ def build_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentPar
         epilog="Exit codes: 0 done, 1 an error or a problem found, 2 the command line is wrong, 3 'run --until-done' "
         "ended with failed partitions. The common options may also follow the command.",
     )
+    parser.add_argument("--version", action="version", version="elk_coordinator %s" % __version__)
     add_common_options(parser, before_command=True)
     children = parser.add_subparsers(metavar="COMMAND", dest="command", title="commands")
     for command in commands:

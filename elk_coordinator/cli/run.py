@@ -26,7 +26,7 @@ from elk_coordinator.cli.common import (
     redis_url_of,
 )
 from elk_coordinator.cli.loading import load, put_working_directory_first
-from elk_coordinator.errors import ElkError
+from elk_coordinator.errors import ConfigError, ElkError
 from elk_coordinator.model import HELD, MAX_BATCH, Outcome, PartitionFilter, PartitionStats, Report
 from elk_coordinator.runtime.signals import StopSignals, on_stop
 from elk_coordinator.runtime.threads import spawn
@@ -96,7 +96,7 @@ def options_of(settings: List[str]) -> Dict[str, Any]:
     objects = ("listeners", "logger", "gap_detector")  # nothing that a text could name
     names = [field.name for field in attr.fields(CoordinatorConfig) if field.name not in objects]
     known = set(names) | {"circuit_breaker_" + field.name for field in attr.fields(CircuitBreakerConfig)}
-    environ = dict(os.environ)
+    environ, given = dict(os.environ), set()
     for setting in settings:
         name, equals, value = setting.partition("=")
         name = name.strip().lower().replace("-", "_")
@@ -105,7 +105,15 @@ def options_of(settings: List[str]) -> Dict[str, Any]:
         if name not in known:
             raise UsageError("--set %s: no such option; known are %s" % (setting, ", ".join(sorted(known))))
         environ["ELK_" + name.upper()] = value
-    config = CoordinatorConfig.from_env(environ=environ)
+        given.add(name)
+    try:
+        config = CoordinatorConfig.from_env(environ=environ)
+    except ConfigError as exc:
+        name, colon, rest = str(exc).partition(":")
+        option = name[4:].lower()
+        if not name.startswith("ELK_") or option not in given:
+            raise
+        raise ConfigError("--set %s%s%s" % (option, colon, rest)) from exc
     return {name: getattr(config, name) for name in names}
 
 

@@ -103,6 +103,7 @@ def worker_rows(workers: Sequence[WorkerInfo]) -> List[List[str]]:
                 "breaker %s" % info["breaker"] if info.get("breaker") else "",
                 str(info.get("http") or ""),
                 "counts as alive for %s" % seconds(max(0.0, worker.remaining)),
+                " ".join(str(info.get("breaker_reason") or "").split())[:200] if info.get("breaker") == "open" else "",
             ]
         )
     return rows

@@ -391,7 +391,8 @@ def floor_refused(floor: int) -> str:
 
 def translate(exc: Exception) -> StoreError:
     """Turn a driver's exception into ours: unavailable when repeating may help, else a StoreError that says what."""
-    text = str(exc) or type(exc).__name__
+    # Without its full stop: more may be said behind it.
+    text = str(exc).rstrip(".") or type(exc).__name__
     if isinstance(exc, _REFUSING_TYPES) or text.startswith(
         ("NOAUTH", "WRONGPASS", "NOPERM", "invalid password", "invalid username")
     ):

@@ -23,6 +23,7 @@ from elk_coordinator.runtime.threads import Role
 from elk_coordinator.worker.affinity import Affinity
 from elk_coordinator.worker.circuit_breaker import CircuitBreaker
 from elk_coordinator.worker.context import Task, cancelled_text
+from elk_coordinator.worker.probes import Probes
 from elk_coordinator.worker.window import TaskWindow
 
 #: Seconds between two looks for work when nothing hinted at any; jittered.
@@ -69,6 +70,7 @@ class Claimer(Role):
         self._on_answer = on_answer
         self._logger = logger
         self._affinity = affinity
+        self._probes = Probes()
         self.window: TaskWindow  # set by the coordinator: the window needs this role's wake event
         self._stream = strategy.stream("work")
         self._sent: Optional[Tuple[TurnRequest, float, List[Task], List[Task]]] = None
@@ -189,9 +191,14 @@ class Claimer(Role):
             free=free,
             prefetch=prefetch,
             suspects=not self._suspects,
-            owned=self._affinity.owned if self._affinity is not None else "",
+            owned=self._preferred(free),
         )
         return request, self._clock.monotonic(), [task for task, _ in ended], started
+
+    def _preferred(self, free: int) -> str:
+        if free and self._breaker is not None and self._breaker.allowance() is not None:
+            return self._probes.preferred()
+        return self._affinity.owned if self._affinity is not None else ""
 
     def _take(self, request: TurnRequest, turn: Turn, first_sent: float) -> None:
         """Turn grants into tasks. The lease counts from before the request was first sent, never from the answer."""
@@ -273,6 +280,8 @@ class Claimer(Role):
         for task, report, result in zip(ended, request.reports, turn.results):
             partition_id, token = report.partition_id, report.token
             self._suspects.discard(token)
+            if report.error is not None:
+                self._probes.failed(partition_id)
             if result.refused:
                 emit("write_refused", partition_id=partition_id, token=token, what=report.outcome.name.lower())
                 self._logger.warning(
@@ -283,9 +292,10 @@ class Claimer(Role):
                 emit("partition_completed", partition_id=partition_id, token=token, processed=report.processed)
             elif result.status is PartitionStatus.FAILED:
                 emit("partition_failed", partition_id=partition_id, token=token, error=report.error)
+                trace, _, error = (report.error or "lost too often").rstrip().rpartition("\n")
                 self._logger.error(
-                    "partition %d [%d, %d] failed for good: %s",
-                    partition_id, task.partition.min_id, task.partition.max_id, report.error or "lost too often",
+                    "partition %d [%d, %d] failed for good: %s; 'elk retry %d' tries again%s", partition_id,
+                    task.partition.min_id, task.partition.max_id, error, partition_id, trace and "\n" + trace,
                 )  # fmt: skip
             elif report.outcome is Outcome.ERROR:
                 emit(
@@ -298,6 +308,11 @@ class Claimer(Role):
                 )  # fmt: skip
             else:
                 emit("partition_released", partition_id=partition_id, token=token)
+                if report.error is not None:
+                    self._logger.warning(
+                        "partition %d: failed, which counts as no attempt while the circuit breaker is not closed: %s",
+                        partition_id, report.error.rstrip().rpartition("\n")[2],
+                    )  # fmt: skip
 
     def cancel(self, partition_id: int, reason: CancelReason, by: str) -> bool:
         """Have a held partition end for *reason*; a waiting one is given back. Whether it was held here."""

@@ -47,6 +47,16 @@ def test_priority_is_above_it(strategy: Any) -> None:
     assert ids(turn(strategy, free=4, owned=owned(30)).granted) == [*area(2)[2:], *area(30)[:2]]
 
 
+def test_what_came_back_is_an_equal_of_what_was_never_tried(strategy: Any) -> None:
+    # So many that the server keeps their scores as numbers, where "-0" is another spelling of "0".
+    strategy.create_partitions_if_not_exist(parts(*range(1, 150)))
+    held = turn(strategy, free=3).granted
+    for claim in held:
+        report(strategy, claim, Outcome.RELEASED)
+    assert ids(turn(strategy, free=2, owned=owned(2)).granted) == area(2)[:2]
+    assert ids(turn(strategy, free=2).granted) == [1, 2]
+
+
 def test_free_slots_get_ones_own_running_and_prefetch_the_others_claimed(strategy: Any) -> None:
     strategy.create_partitions_if_not_exist(parts(*range(1, 20)))
     granted = turn(strategy, free=2, prefetch=AREA, owned=owned(4)).granted

@@ -92,6 +92,23 @@ def test_it_resumes_by_itself_and_failing_probes_burn_nothing(build: Build, part
     assert verify(partitions).problems == []
 
 
+def test_partitions_that_always_fail_do_not_keep_all_others_waiting(build: Build, partitions: Any) -> None:
+    # A bad head of the queue: probes burn no attempt, so without looking elsewhere each of them would be one of those.
+    def process(ctx: Any, min_id: int, max_id: int, options: Dict[str, Any]) -> None:
+        if options["partition_id"] < 32:
+            raise ValueError("no luck")
+
+    coordinator = build(
+        process, Numbers(1000), circuit_breaker=breaker(open_timeout=0.05), retry_backoff=(0.01, 0.01),
+        worker_partition_multiple=20,
+    )  # fmt: skip
+    with coordinator:
+        assert coordinator.wait_idle(50)
+    stats = partitions.get_partition_stats()
+    assert (stats.completed, stats.failed) == (69, 31)
+    assert verify(partitions).problems == []
+
+
 def test_retrying_rides_out_an_outage_without_costing_an_attempt(build: Build, partitions: Any) -> None:
     up, tries = threading.Event(), []
 

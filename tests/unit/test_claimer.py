@@ -29,7 +29,7 @@ from elk_coordinator import (
     create_strategy,
 )
 from elk_coordinator.model import CancelReason, Outcome, Reclaimed, Report, ReportResult, Sweep, Turn
-from elk_coordinator.partition.requests import TurnRequest
+from elk_coordinator.partition.requests import BUCKETS, TurnRequest, bucket_of
 from elk_coordinator.protocols import EVENT_KINDS, Event
 from elk_coordinator.runtime.events import Events
 from elk_coordinator.testing import Faulty, ManualClock, wait_until
@@ -724,6 +724,22 @@ def test_a_half_open_breaker_claims_its_probes_into_free_slots_and_prefetches_no
     bench.turn()
     assert bench.breaker is not None and bench.breaker.state is BreakerState.CLOSED
     assert bench.strategy.last.free == 5
+
+
+def test_a_half_open_breaker_tries_others_than_those_that_failed(make: Make) -> None:
+    bench = make(size=5, breaker=True)
+    bench.work = lambda task: Outcome.ERROR
+    bench.strategy.grant(1)
+    bench.turn()
+    bench.wait_started(1)
+    bench.turn()
+    assert bench.reports() == [(1, Outcome.ERROR)] and bench.strategy.last.owned == "", "closed: no preference"
+    bench.trip()
+    bench.clock.advance(30.0)
+    bench.turn()
+    owned = bench.strategy.last.owned
+    assert bench.strategy.last.free == 2 and len(owned) == BUCKETS and "1" in owned
+    assert owned[bucket_of(1)] == "0"
 
 
 def test_a_half_open_breaker_closes_after_fewer_probes_when_nothing_is_left(make: Make) -> None:

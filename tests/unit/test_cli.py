@@ -32,6 +32,7 @@ from elk_coordinator.partition.audit import VerifyReport
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.signals import StopSignals, on_stop
 from elk_coordinator.testing import ManualClock, wait_until
+from elk_coordinator.version import __version__
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +104,7 @@ def test_a_wrong_command_line_exits_with_2(argv: List[str], capsys: pytest.Captu
         (["run", "nocolon", "--namespace", "n"], "module:Name"),
         (["run", "json:dumps", "--namespace", "n", "--set", "task_window_size=0"], "task_window_size"),
         (["run", "json:dumps", "--namespace", "n", "--set", "no_such_option=1"], "no such option"),
+        (["run", "json:dumps", "--namespace", "n", "--set", "task-window-size=x"], "--set task_window_size: 'x'"),
         (["run", "json:dumps", "--namespace", "n", "--set", "task_window_size"], "option=value"),
         (["demo", "--rows", "10"], "at least 2000"),
         (["demo", "--workers", "1"], "from 2 to 64"),
@@ -557,3 +559,9 @@ def test_durations_are_for_people(value: float, text: str) -> None:
 def test_columns_are_aligned() -> None:
     assert common.table([["a", "bb", ""], ["ccc", "d", "e"]], indent="") == ["a    bb", "ccc  d   e"]
     assert common.table([]) == []
+
+
+def test_the_version_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0 and capsys.readouterr().out == "elk_coordinator %s\n" % __version__

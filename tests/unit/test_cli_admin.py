@@ -128,6 +128,7 @@ def test_status_shows_counts_leader_workers_and_commands(fake: Fake, capsys: pyt
         leader={"worker_id": "host-2", "term": 1790000000000000, "lease_remaining": 17.3},
     )  # fmt: skip
     info = {"window": 5, "in_flight": 3, "http": "127.0.0.1:9464", "state": "running", "breaker": "open"}
+    info["breaker_reason"] = "3 failures in a row,\nlast: ValueError: no luck"
     fake.fleet = [WorkerInfo("host-2", 21.0, info), WorkerInfo("host-1", 4.25)]
     fake.newest = [command_status("queued"), command_status("failed", kind="create", done=2, error="a: taken\nmore")]
     text = told(capsys, "status", "--redis", "redis://:hunter2@localhost/0")
@@ -141,6 +142,7 @@ def test_status_shows_counts_leader_workers_and_commands(fake: Fake, capsys: pyt
         "ID 1000000000000000",
         "2 waiting\n",
         "the circuit breaker of 1 worker is not closed",
+        "3 failures in a row, last: ValueError: no luck\n",
     ):
         assert words in text
     queued, failed = [line.split() for line in text.splitlines() if "ops@host" in line]
@@ -303,12 +305,17 @@ def test_a_command_is_queued_and_not_waited_for_unless_asked(
 def test_the_result_says_what_changed_and_what_was_left(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     fake.outcome = command_status(done=2, result={"changed": 2, "skipped": [4, 5], "skipped_total": 2})
     text = told(capsys, "retry", "3", "4", "5", "--wait", "1")
-    assert text == "command c1 (retry_failed) is done; 2 partitions changed; 2 left as they were: 4, 5\n"
+    left = "left as they were (not failed when asked)"
+    assert text == "command c1 (retry_failed) is done; 2 partitions changed; 2 %s: 4, 5\n" % left
     fake.outcome = command_status(result={"skipped": list(range(1000)), "skipped_total": 4000})
     text = told(capsys, "retry", "--all", "--wait", "1")
-    assert "0 partitions changed; 4000 left as they were: 0, 1," in text and text.endswith("19, ...\n")
+    assert "0 partitions changed; 4000 %s: 0, 1," % left in text and text.endswith("19, ...\n")
     fake.outcome = command_status(kind="cancel", done=1, result={"outcome": "it was running"})
     assert "1 partition changed; it was running" in told(capsys, "cancel", "3", "--wait", "1")
+    for outcome, words in (("unchanged:completed", "; it is completed"), ("unknown", "; there is no such partition")):
+        fake.outcome = command_status(kind="cancel", result={"outcome": outcome, "skipped": [3], "skipped_total": 1})
+        assert "1 left as they were: 3" + words in told(capsys, "cancel", "3", "--wait", "1")
+    fake.outcome = command_status(kind="cancel", done=1, result={"outcome": "it was running"})
     document = json.loads(told(capsys, "cancel", "3", "--wait", "1", "--json"))
     assert document["state"] == "done" and document["result"] == {"outcome": "it was running"}
 

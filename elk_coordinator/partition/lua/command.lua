@@ -57,7 +57,7 @@ if #ids > 0 then
       if s.status == 'F' and tonumber(s.version) < before then
         changed = true
         s.status, s.attempt, s.deliveries, s.retry = 'P', 0, 0, '0'
-        to_pending[#to_pending + 1] = -tonumber(s.priority)
+        to_pending[#to_pending + 1] = 0 - tonumber(s.priority)
         to_pending[#to_pending + 1] = id
         unfailed[#unfailed + 1] = id
       end
@@ -66,7 +66,7 @@ if #ids > 0 then
         changed = true
         s.priority = argument
         local target = scores[i] and to_pending or (suspects[i] and to_suspects or {})
-        target[#target + 1] = -tonumber(argument)
+        target[#target + 1] = 0 - tonumber(argument)
         target[#target + 1] = id
       end
     elseif there and s.status == 'P' and move == 'C' then

@@ -63,7 +63,7 @@ if #expired > 0 then
       else
         s.status = 'P'
         if s.deliveries >= 2 then target = to_suspects end
-        target[#target + 1] = -tonumber(s.priority)
+        target[#target + 1] = 0 - tonumber(s.priority)
         target[#target + 1] = id
       end
       set_state[#set_state + 1] = id

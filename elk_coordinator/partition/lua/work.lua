@@ -144,7 +144,7 @@ for i = 1, reports do
       else
         local target = to_pending
         if s.deliveries >= 2 then target = to_suspects end
-        target[#target + 1] = -tonumber(s.priority)
+        target[#target + 1] = 0 - tonumber(s.priority)
         target[#target + 1] = id
       end
       set_state[#set_state + 1] = id
@@ -185,7 +185,7 @@ if want > 0 then
       local s = lines[i] and read_state(lines[i])
       local target = to_pending
       if s and s.deliveries >= 2 then target = to_suspects end
-      target[#target + 1] = s and -tonumber(s.priority) or 0
+      target[#target + 1] = s and 0 - tonumber(s.priority) or 0
       target[#target + 1] = id
     end
     redis.call('ZREM', KEYS[5], unpack(due))
@@ -213,8 +213,9 @@ if #to_failed > 0 then redis.call('ZADD', KEYS[8], unpack(to_failed)) end
 local function prefer(looked, count, owned, area)
   local out, i = {}, 1
   while looked[i] and #out < 2 * count do
-    local score, others = looked[i + 1], {}
-    while looked[i + 1] == score do
+    -- As numbers: an equal score may be spelt "0" or "-0".
+    local score, others = tonumber(looked[i + 1]), {}
+    while looked[i] and tonumber(looked[i + 1]) == score do
       local bucket = math.floor(tonumber(looked[i]) / area) % #owned
       local target = others
       if string.byte(owned, bucket + 1) == 49 then target = out end
