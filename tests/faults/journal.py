@@ -123,8 +123,10 @@ class Journal:
                     raise AssertionError("a holder of the fence starts at %d, done is up to %d" % (first, done_to))
                 db.execute("INSERT INTO applied VALUES (?, ?, ?, ?, ?, ?)",
                            (self._namespace, first, last, token, worker, at))  # fmt: skip
-                db.execute("UPDATE fence SET done_to = ? WHERE namespace = ? AND lo = ? AND hi = ?",
-                           (last, self._namespace, lo, hi))  # fmt: skip
+                if enforced:
+                    # Who does not know of the fence does not move it either.
+                    db.execute("UPDATE fence SET done_to = ? WHERE namespace = ? AND lo = ? AND hi = ?",
+                               (last, self._namespace, lo, hi))  # fmt: skip
         except StaleToken as exc:
             self._insert("refused", first, last, token, exc.args[1], worker, at)
             raise
