@@ -25,10 +25,11 @@ from elk_coordinator.partition.selection import new_partition
 from elk_coordinator.partition.simple_strategy import MAX_ACTIVE, SimplePartitionStrategy
 
 #: The document is written with every move of a worker, so it must stay small: commands that wait, bytes of their
-#: arguments together, and ended ones that are kept (for a day).
+#: arguments together; ended ones that are kept (for a day), and bytes of those together.
 MAX_QUEUED = 200
 MAX_QUEUED_BYTES = 2 * 1024 * 1024
 MAX_ENDED = 200
+MAX_ENDED_BYTES = 256 * 1024
 
 _PENDING, _FAILED = PartitionStatus.PENDING, PartitionStatus.FAILED
 
@@ -113,6 +114,8 @@ class SimpleCommands(CommandStore):
             if after is None:
                 return False, False
             _store(document, attr.evolve(_trimmed(after), updated_us=int(document.now * 1e6)))
+            if _ended(after):
+                _keep_small(document)
             # Once a later leader has written, an earlier one is known to be late.
             document.meta["term"] = term
             return True, True
@@ -276,6 +279,16 @@ def _ended(job: Job) -> bool:
 
 def _trimmed(job: Job) -> Job:
     return attr.evolve(job, args=kept_args(job.args)) if _ended(job) else job
+
+
+def _keep_small(document: Document) -> None:
+    """Let the oldest ended commands go when there are too many, or their rows too long; the newest always stays."""
+    ended = sorted((job for job in _jobs(document) if _ended(job)), key=lambda job: job.submitted, reverse=True)
+    room = MAX_ENDED_BYTES
+    for place, job in enumerate(ended):
+        room -= len(json.dumps(document.commands[job.command_id]))
+        if place >= MAX_ENDED or (place > 0 and room < 0):
+            del document.commands[job.command_id]
 
 
 def _store(document: Document, job: Job) -> None:

@@ -565,6 +565,18 @@ def test_too_many_results_are_not_kept(desk: Desk, strategy: Any, monkeypatch: p
     assert [c.command_id for c in desk.admin.commands()] == [names[4], names[3]]
 
 
+def test_a_burst_of_commands_leaves_the_document_of_simple_small(desk: Desk, strategy: Any) -> None:
+    if strategy.strategy_type is StrategyType.HASH:
+        pytest.skip("HASH reads no command in a worker's turn")
+    # Each leaves a thousand ids in its result.
+    names = [desk.admin.retry_failed(range(100_000, 101_100)) for _ in range(60)]
+    desk.work()
+    assert len(strategy.store.get("simple").data) < 300_000
+    kept = [name for name in names if desk.admin.command(name) is not None]
+    assert kept == names[-len(kept) :] and len(kept) > 20, "the newest"
+    assert desk.admin.wait(names[-1], 0.0).result["skipped_total"] == 1100
+
+
 def test_an_ended_command_keeps_little_of_a_long_list(desk: Desk, strategy: Any) -> None:
     fail_all(strategy, 1, 2)
     ranges = [[10_000 + i * 10, 10_009 + i * 10] for i in range(600)]
