@@ -13,7 +13,9 @@ import attr
 from elk_coordinator.errors import ConfigError, StateError
 from elk_coordinator.model import CommandStatus, Partition, PartitionFilter, StrategyType, WorkerInfo
 from elk_coordinator.partition.commands import checked_command
+from elk_coordinator.partition.event_log import LoggedEvent
 from elk_coordinator.partition.factory import command_store, open_strategy
+from elk_coordinator.partition.gaps import GapReport, gap_report
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.store.base import DataStore
@@ -157,9 +159,32 @@ class AdminService:
         """Return the partitions that match, ordered by id."""
         return self._strategy.get_filtered_partitions(wanted or PartitionFilter())
 
+    def partition(self, partition_id: int) -> Partition:
+        """Return one partition, archived or not.
+
+        :raises PartitionNotFound: for an unknown id. :raises ConfigError: for one that cannot be.
+        """
+        return self._strategy.get_partition(partition_id)
+
     def workers(self) -> List[WorkerInfo]:
         """Return the live workers."""
         return self._strategy.workers()
+
+    def gaps(self) -> GapReport:
+        """Return what no partition covers, and what the leader did about it.
+
+        One round trip per 1,000 planned or skipped ranges.
+        """
+        return gap_report(self._strategy)
+
+    def events(self, after: Optional[str] = None, limit: int = 100) -> List[LoggedEvent]:
+        """Return what happened on the workers, oldest first: elections, failures, lost leases, outages.
+
+        :param after: the id of an event: only what was written behind it. None: the newest *limit* ones.
+        :param limit: from 1 to 1,000.
+        :raises ConfigError: for a malformed *after* or *limit*.
+        """
+        return self._strategy.events(after, limit)
 
 
 class AdminClient(AdminService):
