@@ -492,6 +492,26 @@ def test_a_damaged_chunk_is_named_and_the_others_remain_readable(
             reader.get_all_partitions()
         with pytest.raises(StoreError, match=name):
             reader.delete_partitions([1])
+        # Whatever the filter says, as long as it may be in there: a match that cannot be read is not "no match".
+        for facts in (
+            {"include_archived": True, "limit": 1},
+            {"statuses": [COMPLETED]},
+            {"statuses": COMPLETED, "worker_id": "x"},
+            {"statuses": COMPLETED, "max_partition_id": 1},
+            {"statuses": COMPLETED, "exclude_ids": [1, 2]},
+        ):
+            with pytest.raises(StoreError, match=name):
+                reader.get_filtered_partitions(PartitionFilter(**facts))
+        for change in (
+            lambda reader=reader: reader.acquire_partition(1, "x"),
+            lambda reader=reader: reader.create_partitions_if_not_exist(parts(1)),
+            lambda reader=reader: reader.update_partition_status(1, "w", COMPLETED),
+            lambda reader=reader: reader.update_partition(before[0], upsert=True),
+        ):
+            with pytest.raises(StoreError, match=name):
+                change()
+        with pytest.raises(RangeConflict):
+            reader.create_partitions_if_not_exist([CreatePartition(9000, before[0].min_id, before[0].min_id)])
         assert reader.get_partition(BUCKET + 1) == before[2]
         assert reader.get_filtered_partitions(PartitionFilter(include_archived=True, after=BUCKET)) == before[2:]
         assert sum("archive chunk 0 (partitions 0" in text for text in verify(reader).problems) == 1
