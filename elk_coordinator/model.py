@@ -387,7 +387,7 @@ class Sweep:
 
 @attr.s(auto_attribs=True, frozen=True, slots=True)
 class CommandStatus:
-    """An operator command and how far it is; readable for a day after its end. Instants by the store's clock."""
+    """An operator command and how far it is; ``AdminService.command`` says how long. Instants by the store's clock."""
 
     command_id: str
     kind: str

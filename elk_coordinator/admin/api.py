@@ -157,7 +157,7 @@ class AdminApi:
         name = request.params["id"]
         found = self._service.command(name)
         if found is None:
-            raise Refusal(404, "there is no command %.100s (never queued, or it ended more than a day ago)" % name)
+            raise Refusal(404, "there is no command %.100s (never queued, or ended long ago and forgotten)" % name)
         return Answer(200, shown(found.to_dict(), self._access.trusted(request.environ)))
 
     def _targets(self, request: ApiRequest) -> Answer:

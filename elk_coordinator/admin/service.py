@@ -110,7 +110,11 @@ class AdminService:
         return self.submit("create", {"ranges": ranges})
 
     def command(self, command_id: str) -> Optional[CommandStatus]:
-        """Return how far a command is; None when there is none, or it ended more than a day ago."""
+        """Return how far a command is; None when there is none, or it is remembered no more.
+
+        An ended one is remembered for a day, while it is among the newest 10,000 (with ``StrategyType.SIMPLE`` 200,
+        and of its ids or ranges 100).
+        """
         job = self._commands.get(command_id)
         return None if job is None else job.status()
 
@@ -130,7 +134,9 @@ class AdminService:
         while True:
             status = self.command(command_id)
             if status is None:
-                raise StateError("there is no command %r (never queued, or ended more than a day ago)" % command_id)
+                raise StateError(
+                    "there is no command %r (never queued, or ended so long ago that it is forgotten)" % command_id
+                )
             left = until - self._clock.monotonic()
             if status.ended or left <= 0:
                 return status
