@@ -780,7 +780,7 @@ def test_simple_remembers_the_later_term(
     job = store.first()
     assert job is not None
     # The old leader looked at the lock just before it changed hands, and writes after the new one has.
-    monkeypatch.setattr(strategy, "_leads", lambda term: True)
+    monkeypatch.setattr(strategy, "leads", lambda term: True)
     role = role_of(other, later)
     role.run_once()
     with pytest.raises(LeaseLost):
