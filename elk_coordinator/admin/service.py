@@ -127,8 +127,11 @@ class AdminService:
     def wait(self, command_id: str, timeout: float = 10.0) -> CommandStatus:
         """Wait until a command has ended, at most *timeout* seconds; return how far it is then.
 
-        :raises StateError: when there is no such command.
+        :raises StateError: when there is no such command. :raises ConfigError: for a timeout that is no number.
         """
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout != timeout:
+            # NaN is neither over nor ahead: it would be waited for without end.
+            raise ConfigError("timeout must be seconds, not %r" % (timeout,))
         until = self._clock.monotonic() + timeout
         pause, never = 0.01, threading.Event()
         while True:

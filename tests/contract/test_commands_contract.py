@@ -414,6 +414,13 @@ def test_the_service_tells_of_partitions_gaps_and_events(desk: Desk, strategy: A
         desk.admin.events(after="yesterday")
 
 
+@pytest.mark.parametrize("timeout", [float("nan"), None, "1", True])
+def test_a_timeout_that_is_no_number_is_refused(desk: Desk, timeout: Any) -> None:
+    name = desk.admin.pause()
+    with pytest.raises(ConfigError, match="timeout"):
+        desk.admin.wait(name, timeout)
+
+
 def test_without_a_leader_commands_wait(strategy: Any) -> None:
     admin = AdminService(strategy, "eve")
     name = admin.pause()
