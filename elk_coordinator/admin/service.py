@@ -152,6 +152,7 @@ class AdminService:
         """Return where the namespace stands, JSON-ready; a handful of round trips."""
         strategy = self._strategy
         leader = strategy.leader()
+        workers = strategy.workers()
         return {
             "namespace": self.namespace,
             "strategy": strategy.strategy_type.value,
@@ -160,7 +161,18 @@ class AdminService:
             if leader is None
             else {"worker_id": leader[0], "term": leader[1], "lease_remaining": leader[2]},
             "partitions": attr.asdict(strategy.get_partition_stats()),
-            "workers": len(strategy.workers()),
+            "workers": len(workers),
+            # Of those workers whose circuit breaker is not closed.
+            "breakers": [
+                {
+                    "worker_id": worker.worker_id,
+                    "state": worker.info["breaker"],
+                    "trips": worker.info.get("breaker_trips", 0),
+                    "reason": worker.info.get("breaker_reason", ""),
+                }
+                for worker in workers
+                if worker.info.get("breaker") not in (None, "closed")
+            ],
             "commands": self._commands.queued(),
         }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
 
 import attr
 
@@ -87,6 +87,18 @@ def describe(stats: PartitionStats) -> str:
     return "{:,}: {} ({:.1f} % done)".format(stats.total, ", ".join(parts), 100 * stats.completion_rate)
 
 
+def breaker(info: Mapping[str, Any]) -> str:
+    """Return the state of a worker's circuit breaker; when it is not closed also why, as the worker says."""
+    state = info.get("breaker")
+    if not state:
+        return ""
+    text = "breaker %s" % state
+    if state != "closed" and info.get("breaker_reason"):
+        text += " (trips so far: %s; %s)" % (info.get("breaker_trips", "?"), str(info["breaker_reason"])[:120])
+    # What workers wrote is not to steer the terminal of whoever reads it.
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
 def worker_rows(workers: Sequence[WorkerInfo]) -> List[List[str]]:
     """Return one row per worker: name, load, breaker, where its metrics are, how long it counts as alive."""
     rows = []
@@ -100,7 +112,7 @@ def worker_rows(workers: Sequence[WorkerInfo]) -> List[List[str]]:
                 worker.worker_id,
                 str(info.get("state", "")),
                 load,
-                "breaker %s" % info["breaker"] if info.get("breaker") else "",
+                breaker(info),
                 str(info.get("http") or ""),
                 "counts as alive for %s" % seconds(max(0.0, worker.remaining)),
             ]
