@@ -330,6 +330,24 @@ def test_a_create_that_meets_the_plan_fails_and_says_what_it_kept(desk: Desk, st
     sound(strategy)
 
 
+def test_a_create_beyond_what_simple_bears_fails_and_the_next_command_goes_on(
+    desk: Desk, strategy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("elk_coordinator.partition.simple_commands.MAX_ACTIVE", 3)
+    strategy.create_partitions_if_not_exist(parts(1, 2))
+    name = desk.admin.create([(100, 109), (110, 119)])
+    after = desk.admin.pause()
+    desk.work()
+    status = desk.admin.wait(name, 0.0)
+    if strategy.strategy_type is StrategyType.HASH:
+        assert (status.state, status.result["changed"]) == ("done", 2)
+    else:
+        assert (status.state, status.result["changed"]) == ("failed", 0)
+        assert "at most 3 active partitions, there are 2" in status.error
+    assert desk.admin.wait(after, 0.0).state == "done"
+    sound(strategy)
+
+
 def test_what_was_created_after_the_submission_is_not_touched(desk: Desk, strategy: Any) -> None:
     names = [desk.admin.set_priority([1], 9), desk.admin.cancel(1), desk.admin.release(1), desk.admin.delete([1])]
     claim_one(strategy)
