@@ -328,7 +328,8 @@ def test_a_command_without_a_leader_is_queued_and_said_to_be(build: Build, elk: 
 
 
 @pytest.mark.parametrize(
-    "argv", [["status"], ["verify"], ["partitions"], ["workers"], ["pause"], ["retry", "--all"], ["cancel", "1"]]
+    "argv",
+    [["status"], ["verify"], ["partitions"], ["workers"], ["gaps"], ["pause"], ["retry", "--all"], ["cancel", "1"]],
 )
 def test_elk_refuses_a_namespace_that_nobody_has_used(elk: Any, argv: List[str], redis_url: str) -> None:
     code, text = elk(*argv, on="typing-error")
