@@ -8,6 +8,7 @@ from typing import Any, List, Optional, Sequence
 
 import pytest
 
+from elk_coordinator.admin.service import AdminService
 from elk_coordinator.errors import (
     IllegalTransition,
     LeaseLost,
@@ -16,9 +17,12 @@ from elk_coordinator.errors import (
     StoreError,
 )
 from elk_coordinator.leader.archiver import AGE, Archiver
+from elk_coordinator.leader.commands import Commands
 from elk_coordinator.model import CreatePartition, Outcome, Partition, PartitionFilter, Report, StrategyType
 from elk_coordinator.partition.archive_codec import BUCKET
 from elk_coordinator.partition.audit import verify
+from elk_coordinator.partition.factory import command_store
+from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.testing import ManualClock
 from tests.archive_data import record_of, simulated
 from tests.contract.kit import COMPLETED, claim_one, ids, parts, report, sound
@@ -471,6 +475,26 @@ def test_a_lost_reply_prunes_nothing_twice(clock: Any, backend: Any, strategy: A
     assert len(strategy.get_all_partitions()) == 3
     assert strategy.get_partition_stats().pruned == 6
     sound_but_pruned(strategy)
+
+
+@pytest.mark.parametrize("kind", ["cancel", "release"])
+def test_commands_on_archived_partitions_say_that_they_are_completed(clock: Any, strategy: Any, kind: str) -> None:
+    term = lead(strategy)
+    before = complete(strategy, parts(1, 2))
+    clock.advance(1.0)
+    archive(strategy, term)
+    admin, role = AdminService(strategy, "eve"), Commands(command_store(strategy), lambda: term, Clock(), LOGGER, 30.0)
+    names = [admin.submit(kind, {"id": i}) for i in (1, 99)]
+    named = admin.retry_failed([1, 2, 99])
+    raised = admin.set_priority([2], 5)
+    while role.run_once() is not None:
+        pass
+    told = [admin.wait(name, 0.0) for name in (*names, named, raised)]
+    assert [(status.state, status.done) for status in told] == [("done", 0)] * 4
+    assert [status.result.get("outcome") for status in told[:2]] == ["unchanged:completed", "unknown"]
+    assert [status.result["skipped"] for status in told] == [[1], [99], [1, 2, 99], [2]]
+    assert strategy.get_all_partitions() == before
+    sound(strategy)
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------

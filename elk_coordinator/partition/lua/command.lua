@@ -8,7 +8,7 @@
 --        7 move  8 what goes with it  9 place in its list after this step  10 whether it is the last step (0/1)
 --        11 most ids to list  12 most partitions to look at, then ids
 --        moves: T retry these, A retry all that are failed (ids come from the index), C cancel (8: who), L release
---        (8: who), N set priority (8: priority), P pause, M resume, D leave these undeleted,
+--        (8: who), N set priority (8: priority), P pause, M resume, D leave these alone (8: why, or ""),
 --        X fail the command (8: why)
 -- Reply  {1}   {-1} floor refused   {-2, holder's term} the term is over   {-4} somebody carried it on since
 -- Replay a step that was done finds another mark: {-4}; the caller reads the command again.
@@ -33,6 +33,7 @@ if move == 'A' then
   ended = #ids < tonumber(ARGV[12])
   if #ids > 0 then cursor = ids[#ids] end
 else
+  if move == 'D' and argument ~= '' then note = argument end
   for i = 13, #ARGV do ids[#ids + 1] = ARGV[i] end
   cursor = ARGV[9]
 end
