@@ -155,11 +155,9 @@ class Parts:
         self.worker_id = worker_id = config.worker_id or default_worker_id(self.strategy.nonce)
         self.admin_api = AdminApi(
             AdminService(self.public_strategy, ("http on %s" % worker_id)[:200]),
-            self.public_strategy.get_partition,
             namespace,
             config.admin_token,
             logger,
-            lambda: self.gaps.report().to_dict(),
         )
         self.metrics = Metrics(namespace, worker_id, clock)
         self.journal = EventWriter(self.strategy.store, namespace, worker_id, clock, logger)

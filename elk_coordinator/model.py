@@ -232,6 +232,9 @@ class PartitionFilter:
         age = self.stale_for
         if age is not None and (isinstance(age, bool) or not isinstance(age, (int, float)) or not 0 <= age < math.inf):
             raise ConfigError("PartitionFilter.stale_for must be seconds of at least 0, not %r" % (age,))
+        for name in ("worker_id", "exclude_worker_id"):
+            if not isinstance(getattr(self, name), (str, type(None))):
+                raise ConfigError("PartitionFilter.%s must be a text, not %.200r" % (name, getattr(self, name)))
         for partition_id in self.exclude_ids:
             check_partition_id(partition_id)
 
@@ -384,7 +387,7 @@ class Sweep:
 
 @attr.s(auto_attribs=True, frozen=True, slots=True)
 class CommandStatus:
-    """An operator command and how far it is; readable for a day after its end. Instants by the store's clock."""
+    """An operator command and how far it is; ``AdminService.command`` says how long. Instants by the store's clock."""
 
     command_id: str
     kind: str

@@ -42,7 +42,8 @@ _ANYWHERE = ("0.0.0.0", "[::]", "")
 
 
 class Told(Protocol):
-    """How far a command is (:class:`elk_coordinator.model.CommandStatus`)."""
+    """How far a command is (:class:`elk_coordinator.model.CommandStatus`), or the gaps
+    (:class:`elk_coordinator.partition.gaps.GapReport`)."""
 
     def to_dict(self) -> Dict[str, Any]: ...
 
@@ -58,7 +59,11 @@ class Service(Protocol):
 
     def partitions(self, wanted: PartitionFilter) -> List[Partition]: ...
 
+    def partition(self, partition_id: int) -> Partition: ...
+
     def workers(self) -> List[WorkerInfo]: ...
+
+    def gaps(self) -> Told: ...
 
 
 class Answer(NamedTuple):
@@ -76,26 +81,20 @@ class AdminApi:
     """Answers the requests of operators. Every handler is safe from any thread and costs few round trips.
 
     :param service: reads and queues commands.
-    :param partition: returns one partition by its id, archived or not.
     :param token: the ``admin_token``; None switches writing off.
-    :param gaps: returns the gap report as a document; None when there is none to be had.
     """
 
     def __init__(
         self,
         service: Service,
-        partition: Callable[[int], Partition],
         namespace: str,
         token: Optional[str],
         logger: logging.Logger,
-        gaps: Optional[Callable[[], Mapping[str, Any]]] = None,
     ) -> None:
         self._service = service
-        self._partition = partition
         self._namespace = namespace
         self._access = Access(token)
         self._logger = logger
-        self._gaps = gaps
         self._places = threading.BoundedSemaphore(MAX_AT_ONCE)
 
     def routes(self) -> List[Tuple[str, str, ApiHandler]]:
@@ -148,19 +147,17 @@ class AdminApi:
         return Answer(200, {"partitions": [shown(p.to_dict(), whole) for p in found], "next_after": more})
 
     def _one_partition(self, request: ApiRequest) -> Answer:
-        found = self._partition(number("the partition id", request.params["id"]))
+        found = self._service.partition(number("the partition id", request.params["id"]))
         return Answer(200, shown(found.to_dict(), self._access.trusted(request.environ)))
 
     def _gap_report(self, request: ApiRequest) -> Answer:
-        if self._gaps is None:
-            raise Refusal(501, "this worker has no gap detection")
-        return Answer(200, self._gaps())
+        return Answer(200, self._service.gaps().to_dict())
 
     def _command(self, request: ApiRequest) -> Answer:
         name = request.params["id"]
         found = self._service.command(name)
         if found is None:
-            raise Refusal(404, "there is no command %.100s (never queued, or it ended more than a day ago)" % name)
+            raise Refusal(404, "there is no command %.100s (never queued, or ended long ago and forgotten)" % name)
         return Answer(200, shown(found.to_dict(), self._access.trusted(request.environ)))
 
     def _targets(self, request: ApiRequest) -> Answer:

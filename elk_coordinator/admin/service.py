@@ -13,7 +13,9 @@ import attr
 from elk_coordinator.errors import ConfigError, StateError
 from elk_coordinator.model import CommandStatus, Partition, PartitionFilter, StrategyType, WorkerInfo
 from elk_coordinator.partition.commands import checked_command
+from elk_coordinator.partition.event_log import LoggedEvent
 from elk_coordinator.partition.factory import command_store, open_strategy
+from elk_coordinator.partition.gaps import GapReport, gap_report
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.store.base import DataStore
@@ -108,7 +110,11 @@ class AdminService:
         return self.submit("create", {"ranges": ranges})
 
     def command(self, command_id: str) -> Optional[CommandStatus]:
-        """Return how far a command is; None when there is none, or it ended more than a day ago."""
+        """Return how far a command is; None when there is none, or it is remembered no more.
+
+        An ended one is remembered for a day, while it is among the newest 10,000 (with ``StrategyType.SIMPLE`` 200,
+        and of its ids or ranges 100).
+        """
         job = self._commands.get(command_id)
         return None if job is None else job.status()
 
@@ -121,14 +127,19 @@ class AdminService:
     def wait(self, command_id: str, timeout: float = 10.0) -> CommandStatus:
         """Wait until a command has ended, at most *timeout* seconds; return how far it is then.
 
-        :raises StateError: when there is no such command.
+        :raises StateError: when there is no such command. :raises ConfigError: for a timeout that is no number.
         """
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout != timeout:
+            # NaN is neither over nor ahead: it would be waited for without end.
+            raise ConfigError("timeout must be seconds, not %r" % (timeout,))
         until = self._clock.monotonic() + timeout
         pause, never = 0.01, threading.Event()
         while True:
             status = self.command(command_id)
             if status is None:
-                raise StateError("there is no command %r (never queued, or ended more than a day ago)" % command_id)
+                raise StateError(
+                    "there is no command %r (never queued, or ended so long ago that it is forgotten)" % command_id
+                )
             left = until - self._clock.monotonic()
             if status.ended or left <= 0:
                 return status
@@ -141,6 +152,7 @@ class AdminService:
         """Return where the namespace stands, JSON-ready; a handful of round trips."""
         strategy = self._strategy
         leader = strategy.leader()
+        workers = strategy.workers()
         return {
             "namespace": self.namespace,
             "strategy": strategy.strategy_type.value,
@@ -149,7 +161,18 @@ class AdminService:
             if leader is None
             else {"worker_id": leader[0], "term": leader[1], "lease_remaining": leader[2]},
             "partitions": attr.asdict(strategy.get_partition_stats()),
-            "workers": len(strategy.workers()),
+            "workers": len(workers),
+            # Of those workers whose circuit breaker is not closed.
+            "breakers": [
+                {
+                    "worker_id": worker.worker_id,
+                    "state": worker.info["breaker"],
+                    "trips": worker.info.get("breaker_trips", 0),
+                    "reason": worker.info.get("breaker_reason", ""),
+                }
+                for worker in workers
+                if worker.info.get("breaker") not in (None, "closed")
+            ],
             "commands": self._commands.queued(),
         }
 
@@ -157,9 +180,32 @@ class AdminService:
         """Return the partitions that match, ordered by id."""
         return self._strategy.get_filtered_partitions(wanted or PartitionFilter())
 
+    def partition(self, partition_id: int) -> Partition:
+        """Return one partition, archived or not.
+
+        :raises PartitionNotFound: for an unknown id. :raises ConfigError: for one that cannot be.
+        """
+        return self._strategy.get_partition(partition_id)
+
     def workers(self) -> List[WorkerInfo]:
         """Return the live workers."""
         return self._strategy.workers()
+
+    def gaps(self) -> GapReport:
+        """Return what no partition covers, and what the leader did about it.
+
+        One round trip per 1,000 planned or skipped ranges.
+        """
+        return gap_report(self._strategy)
+
+    def events(self, after: Optional[str] = None, limit: int = 100) -> List[LoggedEvent]:
+        """Return what happened on the workers, oldest first: elections, failures, lost leases, outages.
+
+        :param after: the id of an event: only what was written behind it. None: the newest *limit* ones.
+        :param limit: from 1 to 1,000.
+        :raises ConfigError: for a malformed *after* or *limit*.
+        """
+        return self._strategy.events(after, limit)
 
 
 class AdminClient(AdminService):

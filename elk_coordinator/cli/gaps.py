@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import List, Optional
 
-from elk_coordinator.cli.common import OK, Command, count, namespace_of, open_strategy, print_json, seconds, table
-from elk_coordinator.partition.gaps import EMPTY, OPEN, PLANNED, Gap, GapReport, gap_report
+from elk_coordinator.cli.common import OK, Command, count, namespace_of, open_admin, print_json, seconds, table
+from elk_coordinator.partition.gaps import EMPTY, OPEN, PLANNED, Gap, GapReport
 
 #: Gaps printed as text; ``--json`` has up to 1,000.
 LISTED = 50
@@ -18,8 +18,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read and print."""
-    with open_strategy(args) as strategy:
-        report = gap_report(strategy)
+    with open_admin(args) as admin:
+        report = admin.gaps()
     if args.json:
         print_json(dict(report.to_dict(), namespace=namespace_of(args)))
         return OK

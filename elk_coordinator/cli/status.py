@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
 
 import attr
 
@@ -87,8 +87,17 @@ def describe(stats: PartitionStats) -> str:
     return "{:,}: {} ({:.1f} % done)".format(stats.total, ", ".join(parts), 100 * stats.completion_rate)
 
 
+def why_tripped(info: Mapping[str, Any]) -> str:
+    """Return why a worker's circuit breaker is not closed, as the worker says; "" when it is."""
+    if info.get("breaker") in (None, "closed") or not info.get("breaker_reason"):
+        return ""
+    # What workers wrote is not to steer the terminal of whoever reads it.
+    reason = "".join(sign if sign.isprintable() else " " for sign in str(info["breaker_reason"]))
+    return "%s trips so far: %s" % (info.get("breaker_trips", "?"), " ".join(reason.split())[:200])
+
+
 def worker_rows(workers: Sequence[WorkerInfo]) -> List[List[str]]:
-    """Return one row per worker: name, load, breaker, where its metrics are, how long it counts as alive."""
+    """Return one row per worker: name, load, breaker, metrics, how long it counts as alive, why the breaker tripped."""
     rows = []
     for worker in workers:
         info = worker.info
@@ -103,7 +112,7 @@ def worker_rows(workers: Sequence[WorkerInfo]) -> List[List[str]]:
                 "breaker %s" % info["breaker"] if info.get("breaker") else "",
                 str(info.get("http") or ""),
                 "counts as alive for %s" % seconds(max(0.0, worker.remaining)),
-                " ".join(str(info.get("breaker_reason") or "").split())[:200] if info.get("breaker") == "open" else "",
+                why_tripped(info),
             ]
         )
     return rows

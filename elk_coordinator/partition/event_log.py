@@ -1,7 +1,7 @@
 """The log of a namespace: what happened on its workers that an operator may want to know, the newest some 10,000.
 
-Every coordinator writes its own events, in the background and in batches (:class:`EventWriter`); ``elk events`` and the
-HTTP API read them. Nothing depends on it: events that cannot be written in time are dropped and counted.
+Every coordinator writes its own events, in the background and in batches (:class:`EventWriter`); ``elk events`` and
+``AdminService.events`` read them. Nothing depends on it: events that cannot be written in time are dropped and counted.
 """
 
 from __future__ import annotations

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from typing import Any, Mapping, Sequence, Tuple
+from typing import Any, Mapping, Optional, Sequence, Tuple
 
 import attr
 
 from elk_coordinator.errors import ConfigError
-from elk_coordinator.model import Outcome, Report
+from elk_coordinator.model import Outcome, Partition, Report, check_partition_id
 
 #: (partition_id, token)
 Claim = Tuple[int, int]
@@ -86,3 +87,45 @@ def check_worker_id(worker_id: Any) -> str:
     if not isinstance(worker_id, str) or not 1 <= len(worker_id) <= 200 or not all("!" <= c <= "~" for c in worker_id):
         raise ConfigError("worker_id must be 1 to 200 printable ASCII characters without spaces, not %r" % (worker_id,))
     return worker_id
+
+
+def check_claim(partition_id: Any, token: Any) -> Claim:
+    """Refuse what can be no claim: ids and tokens are ints below 2**53."""
+    if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < 2**53:
+        raise ConfigError("a fencing token must be an int from 0 to 2**53 - 1, not %.200r" % (token,))
+    return check_partition_id(partition_id), token
+
+
+def check_error(error: Any) -> Optional[str]:
+    """Refuse an error text that is none."""
+    if error is not None and not isinstance(error, str):
+        raise ConfigError("error must be a text or None, not %.200r" % (error,))
+    return error
+
+
+def check_processed(processed: Any) -> int:
+    """Refuse anything but an int from 0 to 2**53 - 1; return it."""
+    if isinstance(processed, bool) or not isinstance(processed, int) or not 0 <= processed < 2**53:
+        raise ConfigError("processed must be an int from 0 to 2**53 - 1, not %.200r" % (processed,))
+    return processed
+
+
+def check_checkpoint(checkpoint: Any, partition: Partition) -> int:
+    """Refuse a checkpoint outside the partition: the next attempt would begin behind work that nobody did."""
+    low, high = partition.min_id - 1, partition.max_id
+    if isinstance(checkpoint, bool) or not isinstance(checkpoint, int) or not low <= checkpoint <= high:
+        raise ConfigError("checkpoint must be an int in [%d, %d], not %.200r" % (low, high, checkpoint))
+    return checkpoint
+
+
+def check_report(report: Any) -> Report:
+    """Refuse a report that could not be read again."""
+    if not isinstance(report, Report) or not isinstance(report.outcome, Outcome):
+        raise ConfigError("reports must be Report objects with an Outcome, not %.200r" % (report,))
+    check_claim(report.partition_id, report.token)
+    check_error(report.error)
+    check_processed(report.processed)
+    delay = report.delay
+    if isinstance(delay, bool) or not isinstance(delay, (int, float)) or not 0 <= delay < math.inf:
+        raise ConfigError("delay must be seconds of at least 0, not %.200r" % (delay,))
+    return report

@@ -35,7 +35,17 @@ from elk_coordinator.model import (
 from elk_coordinator.partition import codec
 from elk_coordinator.partition.event_log import EventLog, LoggedEvent
 from elk_coordinator.partition.planning import Planning
-from elk_coordinator.partition.requests import BeatRequest, Claim, TurnRequest, check_worker_id
+from elk_coordinator.partition.requests import (
+    BeatRequest,
+    Claim,
+    TurnRequest,
+    check_checkpoint,
+    check_claim,
+    check_error,
+    check_processed,
+    check_report,
+    check_worker_id,
+)
 from elk_coordinator.partition.selection import indexes, matches
 
 #: Facts that update_partition leaves to the moves.
@@ -43,6 +53,12 @@ _FIXED = (
     "min_id", "max_id", "status", "worker_id", "attempt", "deliveries", "fencing_token", "checkpoint", "processed",
     "retry_at", "created_at", "completed_at",
 )  # fmt: skip
+#: What a public status update reports.
+_OUTCOMES = {
+    PartitionStatus.COMPLETED: Outcome.COMPLETED,
+    PartitionStatus.FAILED: Outcome.PERMANENT,
+    PartitionStatus.PENDING: Outcome.RELEASED,
+}
 
 
 class PartitionStrategy(Planning):
@@ -61,7 +77,7 @@ class PartitionStrategy(Planning):
         """Report what became of claims; a result with ``refused`` set changed nothing. At most 500."""
         if len(reports) > MAX_BATCH:
             raise ConfigError("at most %d reports at once, not %d" % (MAX_BATCH, len(reports)))
-        return list(self._public_turn(worker_id, reports=reports).results)
+        return list(self._public_turn(worker_id, reports=[check_report(report) for report in reports]).results)
 
     def _public_turn(self, worker_id: str, **what: Any) -> Turn:
         # One at a time: a request that overtook another of the same stream would make that one stale.
@@ -110,7 +126,10 @@ class PartitionStrategy(Planning):
         :raises VersionConflict: it changed meanwhile. :raises IllegalTransition: anything else differs.
         :raises PartitionNotFound: there is none, or it is completed.
         """
+        if not isinstance(partition, Partition) or not isinstance(partition.options, dict):
+            raise ConfigError("update_partition takes a Partition, with a dict as options, not %.200r" % (partition,))
         check_priority(partition.priority)
+        check_error(partition.error)
         codec.dump_options(partition.options, partition.partition_id)
         try:
             before = self.get_partition(partition.partition_id)
@@ -147,6 +166,7 @@ class PartitionStrategy(Planning):
 
     def renew_partitions(self, worker_id: str, claims: Sequence[Claim]) -> List[Claim]:
         """Renew claims by (partition_id, token); return those that are gone."""
+        claims = [check_claim(*claim) for claim in claims]
         with self._public:
             stream = self.stream("renew")
             beat = self.beat(
@@ -178,28 +198,27 @@ class PartitionStrategy(Planning):
     ) -> Partition:
         """Move a partition this worker holds; FAILED rests at once, without another attempt.
 
-        :param metadata: any of ``error``, ``processed``, ``checkpoint``.
-        :raises IllegalTransition: when no move leads there.
+        :param metadata: any of ``error``, ``processed``, ``checkpoint`` (from ``min_id - 1`` to ``max_id``).
+        :raises IllegalTransition: when no move leads there. :raises ConfigError: for metadata that cannot be.
         """
         facts = dict(metadata or {})
         unknown = set(facts) - {"error", "processed", "checkpoint"}
         if unknown:
             raise ConfigError("metadata may hold error, processed and checkpoint, not %s" % ", ".join(sorted(unknown)))
+        error = check_error(facts.get("error"))
         claim = self._claim_of(partition_id, worker_id, token)
         before = self.get_partition(partition_id)
-        outcome = {
-            PartitionStatus.COMPLETED: Outcome.COMPLETED,
-            PartitionStatus.FAILED: Outcome.PERMANENT,
-            PartitionStatus.PENDING: Outcome.RELEASED,
-        }.get(status)
+        outcome = _OUTCOMES.get(status) if isinstance(status, PartitionStatus) else None
         running = status is PartitionStatus.RUNNING
         if not (running or outcome) or (before.status, status) not in MOVES and before.status in HELD:
             raise IllegalTransition(
                 "partition %d: no move leads from %s to %s" % (partition_id, before.status.value, status)
             )
-        processed = int(facts.get("processed", before.processed))
-        if "checkpoint" in facts and not self.save_checkpoint(claim[0], claim[1], facts["checkpoint"], processed):
-            raise LeaseLost(claim[0], claim[1], "the checkpoint")
+        processed = check_processed(facts.get("processed", before.processed))
+        if "checkpoint" in facts:
+            checkpoint = check_checkpoint(facts["checkpoint"], before)
+            if not self.save_checkpoint(claim[0], claim[1], checkpoint, processed):
+                raise LeaseLost(claim[0], claim[1], "the checkpoint")
         if running:
             self._public_turn(worker_id, starts=[claim])
             there = self.get_partition(partition_id)
@@ -207,15 +226,13 @@ class PartitionStrategy(Planning):
                 raise LeaseLost(claim[0], claim[1], "the start")
         else:
             assert outcome is not None
-            self._report_one(
-                worker_id, Report(claim[0], claim[1], outcome, processed, facts.get("error")), "the status update"
-            )
+            self._report_one(worker_id, Report(claim[0], claim[1], outcome, processed, error), "the status update")
         return self.get_partition(partition_id)
 
     def _claim_of(self, partition_id: int, worker_id: str, token: Optional[int]) -> Claim:
         check_partition_id(partition_id)
         if token is not None:
-            return partition_id, token
+            return check_claim(partition_id, token)
         there = self.get_partition(partition_id)
         if there.status not in HELD or there.worker_id != worker_id:
             raise NotOwner(partition_id, worker_id, there.worker_id if there.status in HELD else "")
@@ -245,6 +262,8 @@ class PartitionStrategy(Planning):
 
     def get_filtered_partitions(self, wanted: PartitionFilter) -> List[Partition]:
         """Return the partitions that match, ordered by id, at most ``wanted.limit``."""
+        if not isinstance(wanted, PartitionFilter):
+            raise ConfigError("partitions are chosen by a PartitionFilter, not %.200r" % (wanted,))
         ids: Set[int] = set()
         for index in indexes(wanted):
             ids.update(self._scan_ids(index))

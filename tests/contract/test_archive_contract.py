@@ -8,6 +8,7 @@ from typing import Any, List, Optional, Sequence
 
 import pytest
 
+from elk_coordinator.admin.service import AdminService
 from elk_coordinator.errors import (
     IllegalTransition,
     LeaseLost,
@@ -16,9 +17,12 @@ from elk_coordinator.errors import (
     StoreError,
 )
 from elk_coordinator.leader.archiver import AGE, Archiver
+from elk_coordinator.leader.commands import Commands
 from elk_coordinator.model import CreatePartition, Outcome, Partition, PartitionFilter, Report, StrategyType
 from elk_coordinator.partition.archive_codec import BUCKET
 from elk_coordinator.partition.audit import verify
+from elk_coordinator.partition.factory import command_store
+from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.testing import ManualClock
 from tests.archive_data import record_of, simulated
 from tests.contract.kit import COMPLETED, claim_one, ids, parts, report, sound
@@ -512,6 +516,26 @@ def test_a_lost_reply_prunes_nothing_twice(clock: Any, backend: Any, strategy: A
     sound_but_pruned(strategy)
 
 
+@pytest.mark.parametrize("kind", ["cancel", "release"])
+def test_commands_on_archived_partitions_say_that_they_are_completed(clock: Any, strategy: Any, kind: str) -> None:
+    term = lead(strategy)
+    before = complete(strategy, parts(1, 2))
+    clock.advance(1.0)
+    archive(strategy, term)
+    admin, role = AdminService(strategy, "eve"), Commands(command_store(strategy), lambda: term, Clock(), LOGGER, 30.0)
+    names = [admin.submit(kind, {"id": i}) for i in (1, 99)]
+    named = admin.retry_failed([1, 2, 99])
+    raised = admin.set_priority([2], 5)
+    while role.run_once() is not None:
+        pass
+    told = [admin.wait(name, 0.0) for name in (*names, named, raised)]
+    assert [(status.state, status.done) for status in told] == [("done", 0)] * 4
+    assert [status.result.get("outcome") for status in told[:2]] == ["unchanged:completed", "unknown"]
+    assert [status.result["skipped"] for status in told] == [[1], [99], [1, 2, 99], [2]]
+    assert strategy.get_all_partitions() == before
+    sound(strategy)
+
+
 # -- damage ------------------------------------------------------------------------------------------------------------
 
 
@@ -531,6 +555,26 @@ def test_a_damaged_chunk_is_named_and_the_others_remain_readable(
             reader.get_all_partitions()
         with pytest.raises(StoreError, match=name):
             reader.delete_partitions([1])
+        # Whatever the filter says, as long as it may be in there: a match that cannot be read is not "no match".
+        for facts in (
+            {"include_archived": True, "limit": 1},
+            {"statuses": [COMPLETED]},
+            {"statuses": COMPLETED, "worker_id": "x"},
+            {"statuses": COMPLETED, "max_partition_id": 1},
+            {"statuses": COMPLETED, "exclude_ids": [1, 2]},
+        ):
+            with pytest.raises(StoreError, match=name):
+                reader.get_filtered_partitions(PartitionFilter(**facts))
+        for change in (
+            lambda reader=reader: reader.acquire_partition(1, "x"),
+            lambda reader=reader: reader.create_partitions_if_not_exist(parts(1)),
+            lambda reader=reader: reader.update_partition_status(1, "w", COMPLETED),
+            lambda reader=reader: reader.update_partition(before[0], upsert=True),
+        ):
+            with pytest.raises(StoreError, match=name):
+                change()
+        with pytest.raises(RangeConflict):
+            reader.create_partitions_if_not_exist([CreatePartition(9000, before[0].min_id, before[0].min_id)])
         assert reader.get_partition(BUCKET + 1) == before[2]
         assert reader.get_filtered_partitions(PartitionFilter(include_archived=True, after=BUCKET)) == before[2:]
         assert sum("archive chunk 0 (partitions 0" in text for text in verify(reader).problems) == 1

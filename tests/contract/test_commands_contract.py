@@ -10,10 +10,12 @@ import pytest
 
 from elk_coordinator import AdminClient, CreatePartition, StrategyType
 from elk_coordinator.admin.service import AdminService
-from elk_coordinator.errors import ConfigError, LeaseLost, StateError, StoreUnavailable
+from elk_coordinator.errors import ConfigError, LeaseLost, PartitionNotFound, StateError, StoreUnavailable
 from elk_coordinator.leader.commands import Commands
 from elk_coordinator.model import CancelReason, Outcome, PartitionStats, Report
+from elk_coordinator.partition.event_log import EventLog
 from elk_coordinator.partition.factory import command_store, open_strategy
+from elk_coordinator.protocols import Event
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.testing.faulty import Faulty
 from tests.contract.kit import (
@@ -343,6 +345,24 @@ def test_a_create_that_meets_the_plan_fails_and_says_what_it_kept(desk: Desk, st
     sound(strategy)
 
 
+def test_a_create_beyond_what_simple_bears_fails_and_the_next_command_goes_on(
+    desk: Desk, strategy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("elk_coordinator.partition.simple_commands.MAX_ACTIVE", 3)
+    strategy.create_partitions_if_not_exist(parts(1, 2))
+    name = desk.admin.create([(100, 109), (110, 119)])
+    after = desk.admin.pause()
+    desk.work()
+    status = desk.admin.wait(name, 0.0)
+    if strategy.strategy_type is StrategyType.HASH:
+        assert (status.state, status.result["changed"]) == ("done", 2)
+    else:
+        assert (status.state, status.result["changed"]) == ("failed", 0)
+        assert "at most 3 active partitions, there are 2" in status.error
+    assert desk.admin.wait(after, 0.0).state == "done"
+    sound(strategy)
+
+
 def test_what_was_created_after_the_submission_is_not_touched(desk: Desk, strategy: Any) -> None:
     names = [desk.admin.set_priority([1], 9), desk.admin.cancel(1), desk.admin.release(1), desk.admin.delete([1])]
     claim_one(strategy)
@@ -376,6 +396,62 @@ def test_commands_take_effect_in_order_of_submission(desk: Desk, strategy: Any, 
     assert [c.command_id for c in desk.admin.commands()] == names[::-1]
     assert [(c.state, c.by) for c in desk.admin.commands(2)] == [("done", "b"), ("done", "a")]
     assert desk.admin.status()["commands"] == 0
+
+
+def test_commands_of_two_namespaces_never_meet(backend: Any, desk: Desk, strategy: Any) -> None:
+    # The second begins with the name of the first; both have partitions and commands of the same ids.
+    across = Desk(backend.new_strategy(namespace=strategy.namespace + ".x"))
+    for one in (strategy, across.strategy):
+        fail_all(one, 1)
+        one.create_partitions_if_not_exist(parts(2))
+    there = across.there()
+    name = desk.admin.submit("delete", {"ids": [2]}, "same-name")
+    desk.admin.submit("retry_failed", {})
+    desk.admin.submit("pause", {})
+    assert across.admin.command(name) is None and across.admin.commands() == []
+    across.work()
+    assert desk.admin.status()["commands"] == 3, "another's leader carries out nothing of it"
+    desk.work()
+    assert (across.there(), across.strategy.is_paused(), across.admin.commands()) == (there, False, [])
+    assert {i: facts[0] for i, facts in desk.there().items()} == {1: PENDING}
+    # The same name is another command over there.
+    assert across.admin.submit("set_priority", {"ids": [2], "priority": 7}, "same-name") == name
+    desk.work()
+    assert across.admin.wait(name, 0.0).state == "queued"
+    across.work()
+    assert across.admin.wait(name, 0.0).result["changed"] == 1
+    assert across.there()[2][1] == 7 and desk.admin.wait(name, 0.0).kind == "delete"
+    sound(strategy)
+    sound(across.strategy)
+
+
+def test_the_service_tells_of_partitions_gaps_and_events(desk: Desk, strategy: Any) -> None:
+    desk.do("create", ranges=[[1, 10], [11, 20], [21, 30]])
+    assert desk.admin.gaps().open_count == 0
+    desk.do("delete", ids=[2])
+    report_now = desk.admin.gaps()
+    assert [(gap.min_id, gap.max_id, gap.state) for gap in report_now.gaps] == [(11, 20, "open")]
+    assert (report_now.open_count, report_now.open_ids) == (1, 10)
+    assert desk.admin.partition(3).min_id == 21
+    with pytest.raises(PartitionNotFound):
+        desk.admin.partition(2)
+    assert desk.admin.events() == []
+    EventLog(strategy.store).append("a", [Event("lease_lost", "ns", "w", 1.0, {"n": n}) for n in range(3)])
+    found = desk.admin.events()
+    assert [event.facts["n"] for event in found] == [0, 1, 2]
+    assert desk.admin.events(limit=1) == found[2:]
+    assert desk.admin.events(after=found[0].id, limit=1) == found[1:2]
+    with pytest.raises(ConfigError, match="limit"):
+        desk.admin.events(limit=0)
+    with pytest.raises(ConfigError, match="after"):
+        desk.admin.events(after="yesterday")
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), None, "1", True])
+def test_a_timeout_that_is_no_number_is_refused(desk: Desk, timeout: Any) -> None:
+    name = desk.admin.pause()
+    with pytest.raises(ConfigError, match="timeout"):
+        desk.admin.wait(name, timeout)
 
 
 def test_without_a_leader_commands_wait(strategy: Any) -> None:

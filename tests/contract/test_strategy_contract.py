@@ -577,7 +577,7 @@ def test_a_status_update_starts_a_claimed_partition(strategy: Any) -> None:
     assert strategy.update_partition_status(1, "w", RUNNING).status is RUNNING
 
 
-@pytest.mark.parametrize("status", [CLAIMED, "completed", None])
+@pytest.mark.parametrize("status", [CLAIMED, "completed", None, ["completed"]])
 def test_a_status_update_without_an_arrow_in_the_table_is_refused(strategy: Any, status: Any) -> None:
     claim = claim_one(strategy)
     with pytest.raises(IllegalTransition):

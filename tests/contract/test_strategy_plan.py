@@ -17,7 +17,8 @@ from elk_coordinator.errors import (
     RangeConflict,
     VersionConflict,
 )
-from elk_coordinator.model import CreatePartition, Outcome, Partition, PartitionStats
+from elk_coordinator.model import CreatePartition, Outcome, Partition, PartitionStats, StrategyType
+from elk_coordinator.partition import simple_strategy
 from tests.contract.kit import COMPLETED, PENDING, RUNNING, TICK, ids, make_suspects, parts, report, sound, turn
 
 # -- creating ----------------------------------------------------------------------------------------------------------
@@ -130,6 +131,31 @@ def test_a_conflict_in_a_later_batch_keeps_the_earlier_ones_and_lists_them(strat
     assert caught.value.requested == (1050, 10_500, 10_509)
     assert caught.value.existing == (10_500, 10_509)
     assert ids(strategy.get_all_partitions()) == [*range(1, 1001), 5000]
+    sound(strategy)
+
+
+def test_simple_refuses_more_active_ones_than_its_document_bears(
+    strategy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert simple_strategy.MAX_ACTIVE == 10_000
+    monkeypatch.setattr(simple_strategy, "MAX_ACTIVE", 10)
+    strategy.create_partitions_if_not_exist(parts(*range(1, 10)))
+    if strategy.strategy_type is StrategyType.HASH:
+        assert len(strategy.create_partitions_if_not_exist(parts(*range(10, 50)))) == 40
+        return
+    with pytest.raises(ConfigError, match="at most 10 active partitions, there are 9; use StrategyType.HASH"):
+        strategy.create_partitions_if_not_exist(parts(10, 11))
+    assert ids(strategy.get_all_partitions()) == list(range(1, 10)), "all of a batch or none"
+    strategy.create_partitions_if_not_exist(parts(10))
+    term = strategy.store.acquire_lock("leader", "leader", 60.0, 0)
+    with pytest.raises(ConfigError, match="at most 10 active"):
+        strategy.plan_partitions(strategy.plan_state(), term, parts(11), [])
+    with pytest.raises(ConfigError, match="at most 10 active"):
+        strategy.update_partition(Partition(11, 110, 119), upsert=True)
+    # Completed ones do not count.
+    (claim,) = strategy.claim_partitions("w")
+    report(strategy, claim, Outcome.COMPLETED)
+    assert ids(strategy.create_partitions_if_not_exist(parts(11))) == [11]
     sound(strategy)
 
 

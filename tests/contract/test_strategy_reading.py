@@ -178,7 +178,8 @@ def test_a_filter_pages_through_everything_once(strategy: Any) -> None:
 @pytest.mark.parametrize(
     "facts",
     [{"limit": 0}, {"limit": -1}, {"limit": True}, {"stale_for": -1.0}, {"stale_for": float("nan")},
-     {"statuses": ["pending"]}],
+     {"statuses": ["pending"]}, {"statuses": 3}, {"worker_id": 5}, {"exclude_worker_id": b"w"}, {"exclude_ids": 7},
+     {"exclude_ids": [0]}, {"after": -1}, {"after": "9"}, {"min_partition_id": 1.0}, {"max_partition_id": False}],
 )  # fmt: skip
 def test_a_filter_that_makes_no_sense_is_refused(facts: Any) -> None:
     with pytest.raises(ConfigError):

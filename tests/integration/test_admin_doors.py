@@ -12,7 +12,15 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 import pytest
 import redis
 
-from elk_coordinator import Coordinator, PartitionStatus, PermanentError, RedisDataStore, StrategyType
+from elk_coordinator import (
+    AdminClient,
+    Coordinator,
+    CreatePartition,
+    PartitionStatus,
+    PermanentError,
+    RedisDataStore,
+    StrategyType,
+)
 from elk_coordinator.cli.main import main
 from elk_coordinator.testing import EmbeddedServer, wait_until
 from tests.integration.conftest import Numbers
@@ -153,6 +161,22 @@ def test_what_is_read_over_http_is_what_is_so(build: Build, strategy: StrategyTy
     assert ask(second, "partitions/4")[0] == 404
 
 
+def test_every_door_tells_of_the_same_gaps(build: Build, strategy: StrategyType, elk: Any, redis_url: str) -> None:
+    coordinator = build(Moody(), None, strategy=strategy, **WITH_HTTP).start()
+    # Nobody leads, so nobody fills it.
+    ranges = [CreatePartition(1, 1, 10), CreatePartition(2, 2**53 + 1, 2**53 + 2)]
+    assert len(coordinator.strategy.create_partitions_if_not_exist(ranges)) == 2
+    hole = (11, 2**53, "open")
+    with contextlib.closing(RedisDataStore.from_url(redis_url)) as store:
+        client = AdminClient(coordinator.strategy.namespace, store)
+        for report in (coordinator.gaps.report(), coordinator.admin.gaps(), client.gaps()):
+            assert [(gap.min_id, gap.max_id, gap.state) for gap in report.gaps] == [hole]
+    (told,) = ask(coordinator, "gaps")[1]["gaps"]
+    assert (told["min_id"], told["max_id"], told["state"]) == (11, str(2**53), "open")
+    (told,) = json.loads(elk("gaps", "--json")[1])["gaps"]
+    assert (told["min_id"], told["max_id"], told["state"]) == hole
+
+
 def test_pause_and_resume_over_http(build: Build, strategy: StrategyType) -> None:
     large = 2**53 + 1  # JavaScript would round it
     coordinator = build(Moody(), Numbers(0), strategy=strategy, **WITH_HTTP).start()
@@ -236,7 +260,7 @@ def test_while_the_store_is_away_http_says_503(new_server: Callable[..., Embedde
         coordinator = build(Moody(), None, store=store, **WITH_HTTP).start()
         assert ask(coordinator, "status")[0] == 200
         server.stop()
-        for path in ("status", "workers", "partitions", "partitions/1", "commands/c", "prometheus-targets"):
+        for path in ("status", "workers", "partitions", "partitions/1", "gaps", "commands/c", "prometheus-targets"):
             assert ask(coordinator, path)[0] == 503, path
         status, told = ask(coordinator, "retry-failed-partitions", {}, TOKEN)
         assert status == 503 and told["success"] is False and told["command_id"]
@@ -304,7 +328,8 @@ def test_a_command_without_a_leader_is_queued_and_said_to_be(build: Build, elk: 
 
 
 @pytest.mark.parametrize(
-    "argv", [["status"], ["verify"], ["partitions"], ["workers"], ["pause"], ["retry", "--all"], ["cancel", "1"]]
+    "argv",
+    [["status"], ["verify"], ["partitions"], ["workers"], ["gaps"], ["pause"], ["retry", "--all"], ["cancel", "1"]],
 )
 def test_elk_refuses_a_namespace_that_nobody_has_used(elk: Any, argv: List[str], redis_url: str) -> None:
     code, text = elk(*argv, on="typing-error")

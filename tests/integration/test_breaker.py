@@ -63,10 +63,17 @@ def test_while_it_is_open_nothing_is_claimed_and_no_attempt_is_burnt(build: Buil
         assert "ConnectionError: the database is down" in health.breaker_reason
         wait_until(lambda: partitions.workers()[0].info["breaker"] == "open", 10, "the registry to say so")
         assert "failures in a row" in partitions.workers()[0].info["breaker_reason"]
+        assert coordinator.admin.status()["breakers"] == [
+            {
+                "worker_id": coordinator.worker_id, "state": "open", "trips": 1,
+                "reason": partitions.workers()[0].info["breaker_reason"],
+            }
+        ]  # fmt: skip
         # Repaired, and an operator does not wait for the timeout.
         work.up.set()
         found.reset()
         assert coordinator.wait_idle(30)
+        wait_until(lambda: coordinator.admin.status()["breakers"] == [], 10, "the status to say that it is closed")
     assert partitions.get_partition_stats().completed == 30
     changes = [(event.facts["previous"], event.facts["state"]) for event in recorder.of("breaker_changed")]
     assert changes == [("closed", "open"), ("open", "closed")]

@@ -187,15 +187,25 @@ def test_what_a_worker_prefetched_goes_to_one_that_joins_late_when_its_tasks_tur
     assert verify(partitions).problems == []
 
 
-def test_short_work_is_spread_over_all_workers(build: Build, partitions: Any) -> None:
-    partitions.create_partitions_if_not_exist([CreatePartition(i, i, i) for i in range(1, 401)])
-    work = Counting(lambda ctx: ctx.wait(0.01))
+def test_short_work_is_spread_over_all_workers_to_its_end(build: Build, partitions: Any) -> None:
+    clock, ended = Clock(), {}
+
+    def busy(ctx: Any) -> None:
+        ctx.wait(0.03)
+        ended[ctx.worker_id] = clock.monotonic()
+
+    work = Counting(busy)
     crew = [build(work, task_window_size=2, worker_id="w%d" % i) for i in range(4)]
     for coordinator in crew:
         coordinator.start()
-    wait_until(lambda: partitions.get_partition_stats().completed == 400, 30)
-    print("spread of 400 partitions of 10 ms over four workers: %s" % dict(work.workers))
-    assert all(50 <= work.workers["w%d" % i] <= 200 for i in range(4)), work.workers
+    # All are there before there is work, so that what each does is a matter of sharing alone.
+    partitions.create_partitions_if_not_exist([CreatePartition(i, i, i) for i in range(1, 241)])
+    wait_until(lambda: partitions.get_partition_stats().completed == 240, 30)
+    idle = max(ended.values()) - min(ended.values())
+    print("240 partitions of 30 ms over four workers: %s; the first was idle for %.3f s" % (dict(work.workers), idle))
+    assert all(40 <= work.workers["w%d" % i] <= 80 for i in range(4)), work.workers
+    # Who had fetched forty more than it runs would have worked for half a second while others had nothing.
+    assert idle < 0.4
 
 
 # ---------------------------------------------------------------- preemption

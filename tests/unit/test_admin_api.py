@@ -23,6 +23,7 @@ from elk_coordinator.observability import wsgi
 from elk_coordinator.observability.app import LOOPBACK_KEY, App
 from elk_coordinator.observability.http import MAX_REQUESTS, HttpServer
 from elk_coordinator.observability.metrics import Metrics
+from elk_coordinator.partition.gaps import Gap, GapReport
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.testing import wait_until
 
@@ -91,6 +92,11 @@ class FakeService:
         self._fail()
         return self.fleet
 
+    def gaps(self) -> GapReport:
+        self._fail()
+        hole = Gap(1, 2**62, "hole", since=1.5)
+        return GapReport(2.5, "discrete", [hole], 1, hole.ids, 0, 0, 0, 0, truncated=False)
+
 
 class NoView:
     """The application's coordinator, whom these paths do not ask."""
@@ -104,10 +110,10 @@ class NoView:
 class Door:
     """The application with the API of a fake service, called without a server."""
 
-    def __init__(self, token: Optional[str] = TOKEN, gaps: Optional[Callable[[], Mapping[str, Any]]] = None) -> None:
+    def __init__(self, token: Optional[str] = TOKEN) -> None:
         self.service = FakeService()
         self.app = App(NoView(), Metrics("orders", "w1", Clock()), LOGGER)
-        add_admin_api(self.app, AdminApi(self.service, self.service.partition, "orders", token, LOGGER, gaps))
+        add_admin_api(self.app, AdminApi(self.service, "orders", token, LOGGER))
 
     def ask(self, path: str, method: str = "GET", body: Optional[bytes] = None, **environ: Any) -> Tuple[int, Any, Any]:
         got: List[Any] = []
@@ -242,10 +248,13 @@ def test_the_summary_of_an_error_is_what_was_raised(error: str, line: str) -> No
     assert summary(error) == line
 
 
-def test_gaps_are_answered_by_what_was_passed_in_and_501_without(door: Door) -> None:
+def test_gaps_are_those_of_the_service_with_exact_numbers(door: Door) -> None:
     status, told, _ = door.ask("gaps")
-    assert status == 501 and "gap detection" in told["error"]
-    assert Door(gaps=lambda: {"gaps": [[1, 2**62]]}).ask("gaps")[1] == {"gaps": [[1, str(2**62)]]}
+    (hole,) = told["gaps"]
+    assert (status, told["open_count"], told["open_ids"]) == (200, 1, str(2**62))
+    assert (hole["min_id"], hole["max_id"], hole["kind"], hole["since"]) == (1, str(2**62), "hole", 1.5)
+    door.service.failure = StoreUnavailable("away")
+    assert door.ask("gaps")[0] == 503
 
 
 def test_commands_can_be_followed(door: Door) -> None:

@@ -360,14 +360,25 @@ def test_nothing_left_means_nothing_in_the_other_states(state: BreakerState) -> 
 
 
 def test_after_closing_the_counts_start_anew() -> None:
-    bench = Bench(consecutive_failures=3, total_failures=3).half_open()
+    bench = Bench(consecutive_failures=3, total_failures=3)
+    bench.succeed(100)
+    bench.half_open()
     bench.succeed(2)
     assert bench.breaker.state is CLOSED
-    bench.fail(1)
-    bench.fail(2)
+    bench.fail(8)
+    bench.fail(9)
     assert bench.breaker.state is CLOSED, "what failed before the trip is forgotten"
-    bench.fail(3)
-    assert bench.breaker.state is OPEN
+    bench.succeed()
+    bench.fail(10)
+    assert bench.breaker.state is OPEN, "and so is what succeeded"
+    assert bench.breaker.reason.startswith("3 partitions failed and 1 succeeded")
+
+
+def test_whoever_asks_for_the_state_makes_the_change_known() -> None:
+    bench = Bench().trip()
+    bench.clock.advance(30.0)
+    assert bench.breaker.state is HALF_OPEN
+    assert bench.told[-1] == (HALF_OPEN, OPEN, "open for 30 s")
 
 
 def test_reset_closes_it_whatever_it_saw() -> None:
