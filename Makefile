@@ -27,8 +27,8 @@ lint: $(VENV)/.dev  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test-debian: $(VENV)/.test  ## contract and integration tests on the redis-server found on PATH
-	ELK_TEST_SERVER=path $(BIN)/python -m pytest $(BACKEND_TESTS) $(ARGS)
+test-debian: $(VENV)/.test  ## what of contract and integration tests needs a server, on the redis-server found on PATH
+	ELK_TEST_SERVER=path $(BIN)/python -m pytest $(BACKEND_TESTS) -k "not fakeredis and not memory" $(ARGS)
 
 test-oldest:  ## contract and integration tests on Python 3.8, from pyenv or PATH
 	@test -n "$(OLDEST)" || { echo "Python 3.8 was found neither in ~/.pyenv/versions nor on PATH" >&2; exit 1; }
