@@ -42,7 +42,7 @@ _ANYWHERE = ("0.0.0.0", "[::]", "")
 
 
 class Told(Protocol):
-    """How far a command is (:class:`elk_coordinator.model.CommandStatus`), or the gaps
+    """How far a command is (:class:`elk_coordinator.partition.commands.CommandStatus`), or the gaps
     (:class:`elk_coordinator.partition.gaps.GapReport`)."""
 
     def to_dict(self) -> Dict[str, Any]: ...

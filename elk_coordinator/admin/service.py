@@ -11,8 +11,8 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional
 import attr
 
 from elk_coordinator.errors import ConfigError, StateError
-from elk_coordinator.model import CommandStatus, Partition, PartitionFilter, StrategyType, WorkerInfo
-from elk_coordinator.partition.commands import checked_command
+from elk_coordinator.model import Partition, PartitionFilter, StrategyType, WorkerInfo
+from elk_coordinator.partition.commands import CommandStatus, checked_command
 from elk_coordinator.partition.event_log import LoggedEvent
 from elk_coordinator.partition.factory import command_store, open_strategy
 from elk_coordinator.partition.gaps import GapReport, gap_report

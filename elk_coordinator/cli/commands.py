@@ -20,7 +20,7 @@ from elk_coordinator.cli.common import (
     print_json,
 )
 from elk_coordinator.errors import StoreError
-from elk_coordinator.model import CommandStatus
+from elk_coordinator.partition.commands import CommandStatus
 
 #: Queues a command and returns its id.
 Ask = Callable[[AdminClient, argparse.Namespace], str]

@@ -8,7 +8,8 @@ from typing import Any, Dict, List, Mapping, Sequence
 import attr
 
 from elk_coordinator.cli.common import OK, Command, count, open_admin, print_json, redis_url_of, seconds, table
-from elk_coordinator.model import CommandStatus, PartitionStats, WorkerInfo
+from elk_coordinator.model import PartitionStats, WorkerInfo
+from elk_coordinator.partition.commands import CommandStatus
 from elk_coordinator.store.connect import mask
 
 #: Commands shown, the newest ones.

@@ -18,7 +18,6 @@ from elk_coordinator.errors import ConfigError, ElkError
 from elk_coordinator.model import (
     MAX_BATCH,
     MAX_PARTITION_ID,
-    CommandStatus,
     CreatePartition,
     check_partition_id,
     check_priority,
@@ -50,6 +49,37 @@ NO_JOB: Sequence[Any] = ("", "", "", "")
 
 class CarriedOn(Exception):
     """Somebody carried a command on since it was read; nothing was changed. Stays inside this package."""
+
+
+@attr.s(auto_attribs=True, frozen=True, slots=True)
+class CommandStatus:
+    """An operator command and how far it is; ``AdminService.command`` says how long. Instants by the store's clock."""
+
+    command_id: str
+    kind: str
+    #: Of more than 100 ids or ranges an ended command keeps the first 100, and ``ids_total`` or ``ranges_total``.
+    args: Mapping[str, Any]
+    #: ``queued``, ``running``, ``done`` or ``failed``.
+    state: str
+    by: str
+    submitted_at: float
+    updated_at: float
+    #: Items changed so far.
+    done: int = 0
+    #: ``changed``, ``skipped`` (the first 1,000 ids left as they were), ``skipped_total``; for ``cancel`` and
+    #: ``release`` also ``outcome``, for ``create`` also ``created`` (pairs of first and last partition id).
+    result: Mapping[str, Any] = attr.Factory(dict)
+    #: Why it failed; "" = it did not.
+    error: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.state in ("done", "failed")
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Return a JSON-ready dict."""
+        return attr.asdict(self)
 
 
 @attr.s(auto_attribs=True, frozen=True, slots=True)

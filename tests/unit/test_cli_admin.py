@@ -14,14 +14,8 @@ import pytest
 from elk_coordinator.cli import commands, partitions, status, workers
 from elk_coordinator.cli.main import main
 from elk_coordinator.errors import PartitionNotFound, StoreUnavailable
-from elk_coordinator.model import (
-    CommandStatus,
-    Partition,
-    PartitionFilter,
-    PartitionStats,
-    PartitionStatus,
-    WorkerInfo,
-)
+from elk_coordinator.model import Partition, PartitionFilter, PartitionStats, PartitionStatus, WorkerInfo
+from elk_coordinator.partition.commands import CommandStatus
 
 STATS = PartitionStats(
     total=2000, pending=10, claimed=1, running=2, completed=1986, failed=1, completion_rate=0.993,
