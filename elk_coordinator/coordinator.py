@@ -13,6 +13,7 @@ from elk_coordinator.admin.service import AdminService
 from elk_coordinator.assembly import LEADER_ROLES, HttpRole, Parts
 from elk_coordinator.config import CoordinatorConfig, check_namespace, check_options
 from elk_coordinator.errors import ConfigError, ForkedError, StateError, StoreError, StoreUnavailable
+from elk_coordinator.leader.election import STOPPING
 from elk_coordinator.model import Beat, CancelReason, PartitionStats, WorkerInfo
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.partition.factory import create_strategy
@@ -229,7 +230,7 @@ class Coordinator:
         # 2. Step down, so that a follower plans on while we drain.
         left = self._crew.stop(LEADER_ROLES, min(1.0, max(0.1, until - clock.monotonic())))
         if self._parts.leader is not None:
-            self._parts.leader.election.step_down("stopping")
+            self._parts.leader.election.step_down(STOPPING)
         # 3. Drain while heartbeats and reports go on.
         drained = self._window.wait_empty(until)
         # 4. The last reports, also of what was given back.

@@ -25,7 +25,7 @@ from elk_coordinator.partition.commands import CommandStatus
 #: Queues a command and returns its id.
 Ask = Callable[[AdminClient, argparse.Namespace], str]
 #: What a leader notes about one partition, for people.
-OUTCOMES = {"unknown": "there is no such partition", "asked": "its worker is asked to end it"}
+OUTCOMES = {"unknown": "there is no such partition", "asked": "its worker is told with its next heartbeat"}
 #: Skipped ids named in the text; ``--json`` has up to 1,000.
 LISTED = 20
 

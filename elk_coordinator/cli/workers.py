@@ -32,8 +32,7 @@ def run(args: argparse.Namespace) -> int:
         return OK
     for line in table([HEADINGS] + [row(worker, name) for worker in workers], indent=""):
         print(line)
-    if name is not None:
-        print("* leads")
+    print("%sload as of each worker's last heartbeat" % ("* leads; " if name is not None else ""))
     return OK
 
 

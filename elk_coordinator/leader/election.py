@@ -21,6 +21,8 @@ from elk_coordinator.runtime.threads import Role
 from elk_coordinator.store.base import DataStore
 
 LOCK = "leader"
+#: The reason of a leader that goes as it should.
+STOPPING = "stopping"
 
 
 class Leadership:
@@ -163,7 +165,8 @@ class Election(Role):
         term = self._leadership.end()
         if term is None:
             return
-        self._logger.warning("stepped down as leader, term %d: %s", term, reason)
+        level = logging.INFO if reason == STOPPING else logging.WARNING
+        self._logger.log(level, "stepped down as leader, term %d: %s", term, reason)
         self._events.emit("stepped_down", term=term, reason=reason)
         try:
             self._store.release_lock(LOCK, term)

@@ -183,7 +183,7 @@ def test_workers_are_listed_with_load_and_breaker(fake: Fake, capsys: pytest.Cap
     assert heading.split()[:3] == ["WORKER", "STATE", "RUNNING"]
     assert first.split() == ["a", "-", "-", "-", "-", "off", "-", "-", "-", "-", "4.0", "s"]
     assert second.split() == "b * running 3 of 5 1 0 half_open h 7 0.1 127.0.0.1:9464 21 s".split()
-    assert mark == "* leads"
+    assert mark == "* leads; load as of each worker's last heartbeat"
     document = json.loads(told(capsys, "workers", "--json"))
     assert document["leader"] == "b" and [worker["worker_id"] for worker in document["workers"]] == ["a", "b"]
 

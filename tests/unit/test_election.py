@@ -12,7 +12,7 @@ import fakeredis
 import pytest
 
 from elk_coordinator import Coordinator, CoordinatorConfig, RedisDataStore, StoreError, StoreUnavailable
-from elk_coordinator.leader.election import Election, Leadership
+from elk_coordinator.leader.election import STOPPING, Election, Leadership
 from elk_coordinator.partition.requests import Memory
 from elk_coordinator.protocols import EVENT_KINDS, Event
 from elk_coordinator.runtime.events import Events
@@ -320,19 +320,23 @@ def test_an_error_that_repeating_will_not_cure_goes_up_and_the_clock_ends_the_te
 # ---------------------------------------------------------------- stepping down
 
 
-def test_stepping_down_gives_the_lease_up_so_that_a_follower_need_not_wait(clock: Any, locks: FakeLocks) -> None:
+def test_stepping_down_gives_the_lease_up_so_that_a_follower_need_not_wait(
+    clock: Any, locks: FakeLocks, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     leader, follower = Bench(locks, clock, "leader"), Bench(locks, clock, "follower")
     leader.turn()
     follower.turn()
-    leader.election.step_down("stopping")
+    leader.election.step_down(STOPPING)
     assert leader.leadership.term is None
+    assert [r.levelname for r in caplog.records if "stepped down" in r.getMessage()] == ["INFO"]
     follower.turn()
     assert follower.leadership.term == 101
     assert leader.told()[-1] == ("stepped_down", 100, "stopping")
 
 
 def test_stepping_down_twice_or_as_a_follower_is_nothing(bench: Bench, locks: FakeLocks) -> None:
-    bench.election.step_down("stopping")
+    bench.election.step_down(STOPPING)
     assert locks.calls == [] and bench.told() == []
     bench.turn()
     bench.election.step_down("stopping")
