@@ -348,6 +348,19 @@ def test_a_create_beyond_what_simple_bears_fails_and_the_next_command_goes_on(
     sound(strategy)
 
 
+@pytest.mark.parametrize("kind, wakes", [("retry_failed", True), ("resume", True), ("create", True), ("pause", False)])
+def test_commands_that_bring_work_wake_idle_workers(
+    desk: Desk, strategy: Any, other: Any, kind: str, wakes: bool
+) -> None:
+    fail_all(strategy, 1)
+    desk.do("pause")
+    listener = other.store
+    while listener.wait("work", 0.1) is not None:
+        pass  # subscribed now, and nothing of before is left
+    desk.do(kind, **({"ranges": [[500, 501]]} if kind == "create" else {}))
+    assert (listener.wait("work", 5.0 if wakes else 0.1) is not None) is wakes
+
+
 def test_what_was_created_after_the_submission_is_not_touched(desk: Desk, strategy: Any) -> None:
     names = [desk.admin.set_priority([1], 9), desk.admin.cancel(1), desk.admin.release(1), desk.admin.delete([1])]
     claim_one(strategy)
