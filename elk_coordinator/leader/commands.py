@@ -82,6 +82,8 @@ class Commands(Role):
         except LeaseLost as exc:
             # The election learns it by itself; whoever leads now carries on.
             self._logger.debug("commands: %s", exc)
+            # It may take some seconds to learn it: recovery's look, once a second, is often enough to ask again.
+            self._waiting, self._expire_at = False, self._clock.monotonic() + 1.0
             return None
         return job
 

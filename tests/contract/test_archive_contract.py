@@ -607,6 +607,39 @@ def test_half_a_chunk_is_damage(hash_backend: Any, key: str, what: str) -> None:
     assert any(what in text for text in verify(strategy).problems)
 
 
+def test_a_sound_chunk_in_the_wrong_place_is_damage(hash_backend: Any) -> None:
+    """Its checksum is right, and it is still not what the index speaks of."""
+    stopped = hash_backend.stop_time()
+    strategy, chunks = hash_backend.new_strategy(), hash_backend.key("archive")
+    term = lead(strategy)
+    complete(strategy, parts(1, BUCKET + 1))
+    stopped.advance(1.0)
+    archive(strategy, term)
+    old = hash_backend.raw.hgetall(chunks)
+    first, second = sorted(old)
+    what = "does not hold what its index line says"
+    # Of another bucket, with as many partitions.
+    hash_backend.raw.hset(chunks, mapping={first: old[second], second: old[first]})
+    for reader in (strategy, hash_backend.new_strategy()):
+        for partition_id in (1, BUCKET + 1):
+            with pytest.raises(StoreError, match=what):
+                reader.get_partition(partition_id)
+        with pytest.raises(StoreError, match=what):
+            reader.get_all_partitions()
+        assert sum(what in text for text in verify(reader).problems) == 2
+    # As it was before another partition joined it.
+    hash_backend.raw.hset(chunks, mapping=old)
+    complete(strategy, parts(2))
+    stopped.advance(1.0)
+    archive(strategy, term)
+    assert ids(strategy.get_all_partitions()) == [1, 2, BUCKET + 1]
+    hash_backend.raw.hset(chunks, first, old[first])
+    with pytest.raises(StoreError, match=what):
+        strategy.get_partition(2)
+    with pytest.raises(StoreError, match=what):
+        strategy.get_filtered_partitions(PartitionFilter(statuses=COMPLETED))
+
+
 def test_a_partition_in_two_places_is_named(hash_backend: Any) -> None:
     stopped = hash_backend.stop_time()
     strategy = hash_backend.new_strategy()

@@ -12,7 +12,7 @@ from elk_coordinator import AdminClient, CreatePartition, StrategyType
 from elk_coordinator.admin.service import AdminService
 from elk_coordinator.errors import ConfigError, LeaseLost, PartitionNotFound, StateError, StoreUnavailable
 from elk_coordinator.leader.commands import Commands
-from elk_coordinator.model import CancelReason, Outcome, PartitionStats, Report
+from elk_coordinator.model import CancelReason, Outcome, PartitionStats, Report, Sweep
 from elk_coordinator.partition.event_log import EventLog
 from elk_coordinator.partition.factory import command_store, open_strategy
 from elk_coordinator.protocols import Event
@@ -363,6 +363,19 @@ def test_a_create_beyond_what_simple_bears_fails_and_the_next_command_goes_on(
     sound(strategy)
 
 
+@pytest.mark.parametrize("kind, wakes", [("retry_failed", True), ("resume", True), ("create", True), ("pause", False)])
+def test_commands_that_bring_work_wake_idle_workers(
+    desk: Desk, strategy: Any, other: Any, kind: str, wakes: bool
+) -> None:
+    fail_all(strategy, 1)
+    desk.do("pause")
+    listener = other.store
+    while listener.wait("work", 0.1) is not None:
+        pass  # subscribed now, and nothing of before is left
+    desk.do(kind, **({"ranges": [[500, 501]]} if kind == "create" else {}))
+    assert (listener.wait("work", 5.0 if wakes else 0.1) is not None) is wakes
+
+
 def test_what_was_created_after_the_submission_is_not_touched(desk: Desk, strategy: Any) -> None:
     names = [desk.admin.set_priority([1], 9), desk.admin.cancel(1), desk.admin.release(1), desk.admin.delete([1])]
     claim_one(strategy)
@@ -581,6 +594,22 @@ def test_a_stale_leader_changes_no_plan(desk: Desk, strategy: Any, other: Any, k
     with pytest.raises(LeaseLost):
         store.step(desk.term, job)
     assert sorted(desk.there()) == [1, 2] and strategy.planned_intervals() == [(10, 29)]
+
+
+def test_a_leader_that_has_not_learned_its_end_yet_does_not_ask_again_and_again(
+    desk: Desk, strategy: Any, other: Any
+) -> None:
+    desk.admin.pause()
+    strategy.store.release_lock("leader", desk.term)
+    later = lead(other, "next")
+    role = role_of(strategy, desk.term)
+    assert role.run_once() is None and role.pause(None) > 0.5
+    # A look of recovery's that still tells of commands has it try once more.
+    role.on_sweep(Sweep(commands=True))
+    assert role.pause(None) == 0.0
+    assert role.run_once() is None and role.pause(None) > 0.5
+    assert not strategy.is_paused()
+    assert role_of(other, later).run_once() is not None and strategy.is_paused()
 
 
 def test_the_role_keeps_a_command_through_an_outage(backend: Any, desk: Desk, strategy: Any) -> None:
