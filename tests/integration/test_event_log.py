@@ -111,7 +111,12 @@ def test_follow_goes_on_until_ctrl_c_and_ends_cleanly(
 ) -> None:
     put(log, 1, before)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "elk_coordinator", "events", "-f", "--json", "--limit", "2"]
+    # A test run in the background of a plain shell has its children ignore Ctrl-C; a terminal has not.
+    program = (
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from elk_coordinator.cli.main import main\nsys.exit(main())"
+    )
+    command = [sys.executable, "-c", program, "events", "-f", "--json", "--limit", "2"]
     with open(str(out), "wb") as file:
         process = subprocess.Popen(
             [*command, "--namespace", namespace, "--redis", redis_url], stdout=file, stderr=subprocess.PIPE,
