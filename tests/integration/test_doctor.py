@@ -136,6 +136,24 @@ def test_beside_a_working_fleet(kind: StrategyType, store: RedisDataStore) -> No
     assert {"config", "leader", "workers"} <= {finding.code for finding in diagnosis.of(OK)}
 
 
+# The way to switch off a cluster client's own retries that older drivers know, too.
+@pytest.mark.filterwarnings("ignore:Call to '__init__' function with deprecated:DeprecationWarning")
+@both
+def test_in_a_cluster(kind: StrategyType, new_server: Callable[..., EmbeddedServer]) -> None:
+    server = new_server(persistence="aof", extra_args=("--cluster-enabled", "yes"))
+    with contextlib.closing(redis.Redis.from_url(server.url)) as client:
+        client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+        wait_until(lambda: client.cluster("INFO")["cluster_state"] == "ok", 20, "a cluster that serves")
+        url = "redis+cluster://" + server.url.split("//")[1].split("/")[0]
+        with contextlib.closing(RedisDataStore.from_url(url)) as store:
+            fill(store, kind)
+            assert [(finding.code, finding.found) for finding in bad(diagnose(NAME, store))] == []
+            client.set(KEYS["cache"], "x")
+            diagnosis = found(store, "keys-unknown", WARNING, "not ours: cache$")
+            # And nothing could not be asked.
+            assert {finding.code for finding in diagnosis.of(INFO)} == {"workers", "leader"}
+
+
 # -- the server ------------------------------------------------------------------------------------------------------
 
 
