@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, List, Tuple
 
-from elk_coordinator.admin.doctor_fleet import Fleet
+from elk_coordinator.admin.doctor_fleet import Fleet, read_fleet
 from elk_coordinator.admin.findings import INFO, OK, PROBLEM, WARNING, Notes, pairs, some, word
 from elk_coordinator.model import HELD, PartitionFilter
 from elk_coordinator.partition.audit import verify
@@ -18,6 +18,8 @@ LOOKED_AT = 1000
 OVERDUE = 60.0
 #: Partitions in the document of the SIMPLE strategy from which on it is too large for its purpose.
 LARGE_DOCUMENT = 5000
+#: Records set aside that are read.
+LISTED_ASIDE = 20
 
 
 def examine_records(
@@ -67,6 +69,10 @@ def examine_records(
         held = strategy.get_filtered_partitions(PartitionFilter(statuses=HELD, limit=LOOKED_AT))
         orphans = [p for p in held if p.worker_id not in fleet.alive and p.partition_id not in overdue]
         if orphans:
+            # Who came since the registry was read is no ghost.
+            since = read_fleet(store).alive
+            orphans = [p for p in orphans if p.worker_id not in since]
+        if orphans:
             notes.add(
                 WARNING,
                 "lease-orphan",
@@ -86,10 +92,6 @@ def examine_records(
     if isinstance(strategy, SimplePartitionStrategy):
         with notes.looking("document", "the document", PROBLEM):
             _document(strategy, notes)
-
-
-#: Corrupt ones that are listed.
-LISTED_ASIDE = 20
 
 
 def _audit(strategy: PartitionStrategy, notes: Notes, total: int, every_one: int) -> None:

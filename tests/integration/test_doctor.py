@@ -450,6 +450,23 @@ def test_a_lease_of_nobody_and_one_that_is_overdue(kind: StrategyType, store: Re
     found(store, "lease-overdue", WARNING, "taken back: 1$")
 
 
+def test_a_worker_that_came_while_others_were_looked_at_is_no_ghost(
+    store: RedisDataStore, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy = fill(store, HASH)
+    plain = type(strategy).get_partition_stats
+
+    def late(self: Any) -> Any:
+        if not client.zcard(KEYS["workers"]):
+            beat(store, "late")
+            strategy.claim_partitions("late", 1)
+        return plain(self)
+
+    monkeypatch.setattr(type(strategy), "get_partition_stats", late)
+    assert [finding.code for finding in bad(diagnose(NAME, store))] == []
+    assert client.zcard(KEYS["workers"]) == 1
+
+
 @both
 def test_a_cancel_for_nothing(kind: StrategyType, store: RedisDataStore, client: Any) -> None:
     fill(store, kind)
@@ -538,6 +555,19 @@ def test_workers_configured_otherwise(name: str, one: Any, other: Any, store: Re
     for worker, value in (("w1", one), ("w2", one), ("w3", other)):
         beat(store, worker, settings={name: value}, version="1.0")
     found(store, "config-" + name.replace("_", "-"), WARNING, "w1, w2.*w3|w3.*w1, w2")
+
+
+def test_real_workers_configured_otherwise(store: RedisDataStore) -> None:
+    with contextlib.ExitStack() as stack:
+        for attempts in (3, 4):
+            options: Dict[str, Any] = dict(QUICK, worker_id="w%d" % attempts, max_attempts=attempts)
+            stack.enter_context(
+                Coordinator(namespace=NAME, store=store, processor=Counting(), planner=Numbers(20), **options)
+            )
+        strategy = create_strategy(HASH, NAME, store)
+        wait_until(lambda: len(strategy.workers()) == 2 and strategy.leader() is not None, 10, "two workers, one leads")
+        diagnosis = found(store, "config-max-attempts", WARNING, "3: w3; 4: w4$")
+    assert [finding.code for finding in bad(diagnosis)] == ["config-max-attempts"]
 
 
 def test_workers_of_two_versions(store: RedisDataStore, client: Any) -> None:
