@@ -280,6 +280,16 @@ class Parts:
             "prefetched": waiting,
             "hung": self.window.hung,
             "plans": self.leader is not None,
+            # What should be equal everywhere; ``elk doctor`` compares it.
+            "settings": {
+                "strategy": self.config.strategy.value,
+                "lease": self.config.lease,
+                "worker_ttl": self.config.effective_worker_ttl,
+                "leader_lock_expiry": self.config.leader_lock_expiry,
+                "max_attempts": self.config.max_attempts,
+                "max_deliveries": self.config.max_deliveries,
+                "archive_keep": self.config.archive_keep,
+            },
             "state": state,
             **self.breaker_facts(),
             "http": http,

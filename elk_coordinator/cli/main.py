@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Optional, Sequence
 
-from elk_coordinator.cli import commands, events, gaps, partitions, purge, run, status, verify, workers
+from elk_coordinator.cli import commands, doctor, events, gaps, partitions, purge, run, status, verify, workers
 from elk_coordinator.cli.common import ERROR, USAGE, Command, UsageError, add_common_options, note, one_line
 from elk_coordinator.cli.demo import command as demo
 from elk_coordinator.errors import ConfigError, ElkError
@@ -23,6 +23,7 @@ COMMANDS: Sequence[Command] = (
     *commands.COMMANDS,
     gaps.COMMAND,
     verify.COMMAND,
+    doctor.COMMAND,
     events.COMMAND,
     purge.COMMAND,
 )

@@ -54,7 +54,26 @@ Members and fields for partition ids are the id padded to 16 digits, so that tex
 
 from __future__ import annotations
 
-from typing import Dict, List
+from typing import Dict, List, Mapping, Optional
+
+#: name in the table above -> its type; locks and values have names of their own behind a colon.
+KEY_TYPES: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("meta worker_info streams specs state done archive archive_index cancels commands command_state").split(),
+        "hash",
+    ),
+    **dict.fromkeys(
+        "workers pending suspects delayed leases failed pruned planned skipped command_queue command_ended".split(),
+        "zset",
+    ),
+    **dict.fromkeys(("claimed", "corrupt"), "set"),
+    "events": "stream",
+}
+
+
+def type_of(name: str) -> Optional[str]:
+    """Return the type that the key called *name* must have; None when no key of ours is called so."""
+    return "hash" if name.startswith(("lock:", "value:")) else KEY_TYPES.get(name)
 
 
 class KeySpace:

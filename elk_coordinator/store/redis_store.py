@@ -199,6 +199,16 @@ class RedisDataStore(DataStore):
         flat = self.run("store/log_read", [self.keys[name]], [after or "", limit])
         return [(entry_id.decode("ascii"), bytes(entry)) for entry_id, entry in zip(flat[::2], flat[1::2])]
 
+    def ask(self, *words: Arg) -> Any:
+        """Send one command as it is, for audits; in a Cluster to the node that holds the namespace.
+
+        :raises StoreError: the server refuses it, to this user or to everybody.
+        """
+        client: Any = self._link.client()
+        if hasattr(client, "get_node_from_key"):
+            return self._link.command(*words, target_nodes=client.get_node_from_key(self.keys["meta"]))
+        return self._link.command(*words)
+
     def all_keys(self) -> List[str]:
         """Return every key of the namespace, by SCAN: the cost follows the size of the whole database."""
         prefix = self.keys.pattern[:-1]
@@ -340,10 +350,10 @@ class _Link:
                 raise StoreUnavailable("the store could not be reached: %s" % exc) from exc
             raise
 
-    def command(self, *words: Arg) -> Any:
+    def command(self, *words: Arg, **options: Any) -> Any:
         client = self.client()
         try:
-            return client.execute_command(*words)
+            return client.execute_command(*words, **options)
         except redis.RedisError as exc:
             self._after(exc)
             raise translate(exc) from exc
