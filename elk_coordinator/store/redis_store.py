@@ -52,6 +52,7 @@ _DRIVER = (redis.RedisError, driver.RedisClusterException)
 _PASSING_TYPES = _types("OutOfMemoryError", "ClusterError", "AskError", "MovedError", "TryAgainError")
 #: After these a cluster client asks again which node serves what.
 _LAYOUT = (*_types("ConnectionError", "TimeoutError", "ClusterError", "ClusterDownError", "MovedError"), _DRIVER[1])
+_REFUSING = ("NOAUTH", "WRONGPASS", "NOPERM", "Authentication required", "invalid password", "invalid username")
 _REFUSING_TYPES = _types("AuthenticationError", "AuthorizationError", "NoPermissionError")
 _AWAY_TYPES = (*_types("ConnectionError", "TimeoutError", "ReadOnlyError", "ClusterDownError"), _DRIVER[1])
 #: After these the connections lead to the wrong server or to none.
@@ -414,9 +415,9 @@ def translate(exc: Exception) -> StoreError:
     """Turn a driver's exception into ours: unavailable when repeating may help, else a StoreError that says what."""
     # Without its full stop: more may be said behind it.
     text = (_no_primary(exc) if isinstance(exc, MasterNotFoundError) else str(exc).rstrip(".")) or type(exc).__name__
-    if isinstance(exc, _REFUSING_TYPES) or text.startswith(
-        ("NOAUTH", "WRONGPASS", "NOPERM", "invalid password", "invalid username")
-    ):
+    # What stood in the way of the nodes is at the end of what a cluster client says.
+    cause = text.rpartition("reachable node: ")[2] if isinstance(exc, driver.RedisClusterException) else text
+    if isinstance(exc, _REFUSING_TYPES) or cause.startswith(_REFUSING):
         return StoreError("the store refuses this user: %s; check user, password and ACL in the URL" % text)
     if isinstance(exc, driver.RedisClusterException) and "not enabled" in text:
         return StoreError("%s: give a redis:// URL for a server that is no cluster" % text)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Tuple
+from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
@@ -49,13 +50,20 @@ def place(server: EmbeddedServer) -> str:
     return "%s:%d" % address(server)
 
 
+def _credentials(password: Optional[str]) -> str:
+    return "" if password is None else ":%s@" % quote(password, safe="")
+
+
 class SentinelSet:
     """One primary, one replica and three sentinels that know each other."""
 
-    def __init__(self, new_server: MakeServer) -> None:
+    def __init__(self, new_server: MakeServer, password: Optional[str] = None) -> None:
         quick = ("--repl-diskless-sync-delay", "0")
-        self.primary = new_server(extra_args=quick)
-        self.replica = new_server(extra_args=quick)
+        self._credentials = _credentials(password)
+        self.primary = new_server(extra_args=quick, password=password)
+        self.replica = new_server(extra_args=quick, password=password)
+        for server in (self.primary, self.replica) if password else ():
+            ask(server, "CONFIG", "SET", "masterauth", password)
         ask(self.replica, "REPLICAOF", *address(self.primary))
         wait_until(lambda: b"master_link_status:up" in ask(self.replica, "INFO", "replication"), 10.0, "a replica")
         self.sentinels = [new_server(extra_args=("--sentinel",)) for _ in range(3)]
@@ -63,12 +71,14 @@ class SentinelSet:
             ask(sentinel, "SENTINEL", "MONITOR", SERVICE, *address(self.primary), 2)
             for option, value in (("down-after-milliseconds", int(DOWN_AFTER * 1000)), ("failover-timeout", 4000)):
                 ask(sentinel, "SENTINEL", "SET", SERVICE, option, value)
+            if password:
+                ask(sentinel, "SENTINEL", "SET", SERVICE, "auth-pass", password)
         wait_until(self._know_each_other, 15.0, "sentinels that know each other")
 
     @property
     def url(self) -> str:
         """The URL that ``RedisDataStore.from_url`` takes."""
-        return "redis+sentinel://%s/%s/0" % (",".join(map(place, self.sentinels)), SERVICE)
+        return "redis+sentinel://%s%s/%s/0" % (self._credentials, ",".join(map(place, self.sentinels)), SERVICE)
 
     def _know_each_other(self) -> bool:
         for sentinel in self.sentinels:
@@ -88,7 +98,8 @@ class SentinelSet:
 class ThreeNodes:
     """A Cluster of three nodes, all slots covered; nodes are named by their place in ``nodes``."""
 
-    def __init__(self, new_server: MakeServer, persistence: str = "no") -> None:
+    def __init__(self, new_server: MakeServer, persistence: str = "no", password: Optional[str] = None) -> None:
+        self._credentials = _credentials(password)
         self.nodes: List[EmbeddedServer] = []
         for _ in range(3):
             options = {
@@ -97,7 +108,7 @@ class ThreeNodes:
                 "cluster-port": str(_free_port()),
             }  # fmt: skip
             args = [word for name, value in options.items() for word in ("--" + name, value)]
-            self.nodes.append(new_server(persistence=persistence, extra_args=args))
+            self.nodes.append(new_server(persistence=persistence, extra_args=args, password=password))
         self._buses = [int(args[-1]) for args in (node._extra_args for node in self.nodes)]
         edges = (0, 5461, 10923, 16384)
         for number, node in enumerate(self.nodes):
@@ -112,7 +123,7 @@ class ThreeNodes:
     @property
     def url(self) -> str:
         """The URL that ``RedisDataStore.from_url`` takes."""
-        return "redis+cluster://" + ",".join(map(place, self.nodes))
+        return "redis+cluster://%s%s" % (self._credentials, ",".join(map(place, self.nodes)))
 
     def agree(self) -> bool:
         """Return whether all nodes see all slots served."""
