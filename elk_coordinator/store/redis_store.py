@@ -243,7 +243,7 @@ class RedisDataStore(DataStore):
         until = clock.monotonic() + timeout
         try:
             if self._hints is None:
-                self._hints = self._link.client().pubsub(ignore_subscribe_messages=True)
+                self._hints = self._link.listening = self._link.client().pubsub(ignore_subscribe_messages=True)
                 self._hints.subscribe(self.keys.channel)
                 self._hints_at, self._hints_asked = clock.monotonic(), False
             while not self._link.closed.is_set():
@@ -311,6 +311,8 @@ class _Link:
         self._client: Any = None
         self._lock = threading.Lock()
         self._unloaded: Set[str] = set()
+        #: The subscription, if any: not every driver reaches its connection when a cluster client is closed.
+        self.listening: Any = None
 
     def client(self) -> Any:
         client = self._client
@@ -382,16 +384,19 @@ class _Link:
         self.closed.set()
         with self._lock:
             client, self._client = self._client, None
-        if client is not None:
+        if client is None:
+            return
+        pool = getattr(client, "connection_pool", None)
+        ends = [client.close, getattr(getattr(self.listening, "connection", None), "disconnect", None)]
+        pools = [pool, *(s.connection_pool for s in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()))]
+        nodes = getattr(getattr(client, "nodes_manager", None), "nodes_cache", {})
+        pools += [getattr(node.redis_connection, "connection_pool", None) for node in list(nodes.values())]
+        for end in ends + [getattr(each, "disconnect", None) for each in pools]:
             try:
-                client.close()
-                pool = getattr(client, "connection_pool", None)
-                if pool is not None:
-                    pool.disconnect()
-                for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
-                    sentinel.connection_pool.disconnect()
-            except (*_DRIVER, OSError):
-                pass
+                if end is not None:
+                    end()
+            except (*_DRIVER, OSError, AttributeError, TypeError, ValueError):
+                pass  # its own thread was quicker to hang up
 
 
 def floor_refused(floor: int) -> str:
@@ -408,7 +413,7 @@ def _no_primary(exc: Exception) -> str:
     silent = ["%s:%s" % pair for pair in re.findall(r"\bhost=([^,)]+),port=(\d+)", clients)]
     if silent:
         return "%s; these sentinels did not answer: %s" % (found.rstrip("."), ", ".join(silent))
-    return "%s; is the name of the service in the URL right, and its primary up?" % found.rstrip(".")
+    return "%s; is the name of the service right, its primary up, and do the sentinels answer?" % found.rstrip(".")
 
 
 def translate(exc: Exception) -> StoreError:

@@ -6,7 +6,7 @@ import collections
 import contextlib
 import itertools
 import threading
-from typing import Any, Callable, Counter, Dict
+from typing import Any, Callable, Counter, Dict, List
 
 import pytest
 import redis
@@ -50,6 +50,11 @@ def resumed(fleet: Fleet, since: float, timeout: float = LEASE + 8.0) -> float:
     return fleet.wait_told("partition_completed", timeout, since)["t"] - since
 
 
+def cut_off(fleet: Fleet) -> List[str]:
+    """Return which workers say that the store does not answer them."""
+    return sorted(w.name for w in fleet.workers if len(w.of("store_unavailable")) > len(w.of("store_recovered")))
+
+
 # ---------------------------------------------------------------- Sentinel
 
 
@@ -77,9 +82,9 @@ def test_work_goes_on_after_sentinel_has_replaced_a_killed_primary(
 
 def test_a_wrong_service_and_sentinels_out_of_reach_are_told_apart_in_time(new_server: MakeServer) -> None:
     sentinel = new_server(extra_args=("--sentinel",))
-    away = "for '%s'; .*answer: 127.0.0.1:1, 127.0.0.1:2$" % SERVICE
+    away = "for '%s'; .*answer" % SERVICE
     for url, says in (
-        ("redis+sentinel://%s/nobody/0" % place(sentinel), "No master found for 'nobody'; is the name"),
+        ("redis+sentinel://%s/nobody/0" % place(sentinel), "No master found for 'nobody'; .*is the name"),
         ("redis+sentinel://127.0.0.1:1,127.0.0.1:2/%s/0" % SERVICE, away),
     ):
         refused(url, says, StoreUnavailable)
@@ -197,12 +202,11 @@ def test_a_node_that_is_not_ours_dies_unnoticed_and_ours_comes_back_with_its_dat
     cluster.nodes[owner].restart()
     seconds = resumed(fleet, now())
     took = now() - at
+    wait_until(lambda: cut_off(fleet) == [], 10.0, fleet.story)
     # All at once: a driver that forgets failed nodes, one after the other, knows none in the end.
     for node in cluster.nodes:
         node.kill()
-    wait_until(
-        lambda: len({told["by"] for told in fleet.told("store_unavailable", now() - 1.5)}) == 2, 10.0, fleet.story
-    )
+    wait_until(lambda: cut_off(fleet) == ["a", "b"], 10.0, fleet.story)
     for node in cluster.nodes:
         node.restart()
     outage = resumed(fleet, now())
