@@ -125,20 +125,20 @@ def _cluster(url: str) -> ClientFactory:
     credentials, hosts = _hosts(parts.netloc, mask(url), 6379)
     if parts.path.strip("/") not in ("", "0"):
         raise ConfigError("%r: a cluster has no databases; leave the path out" % mask(url))
+    return _cluster_factory(hosts, _credentials(credentials))
 
+
+def _cluster_factory(hosts: List[Tuple[str, int]], own: Dict[str, Any]) -> ClientFactory:
     def make(seconds: float, name: str) -> Any:
-        settings = _settings(seconds, name)
-        for unknown in ("retry_on_timeout", "retry_on_error", "retry"):
+        settings = dict(own, **_settings(seconds, name))
+        for unknown in ("retry_on_timeout", "retry_on_error"):
             settings.pop(unknown)
+        # Redirections are followed by the driver; failovers are retried by us, with the same request, inside the
+        # deadline. Before 6.0 the driver counts those retries apart; later versions warn of that option.
+        if int(redis.__version__.partition(".")[0]) < 6:
+            settings["cluster_error_retry_attempts"] = 0
         nodes = [_cluster_module.ClusterNode(host, port) for host, port in hosts]
-        try:
-            # Redirections and failovers are retried by us, with the same request, inside the deadline.
-            return _cluster_module.RedisCluster(
-                startup_nodes=nodes, cluster_error_retry_attempts=0, **_credentials(credentials), **settings
-            )
-        except TypeError:
-            settings["retry"] = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
-            return _cluster_module.RedisCluster(startup_nodes=nodes, **_credentials(credentials), **settings)
+        return _cluster_module.RedisCluster(startup_nodes=nodes, **settings)
 
     return make
 
@@ -149,13 +149,12 @@ def from_client(client: Any) -> ClientFactory:
     :raises ConfigError: when connections cannot be derived from it.
     """
     if isinstance(client, _cluster_module.RedisCluster):
-        nodes = [(node.host, node.port) for node in client.get_nodes()]
         known = getattr(client.nodes_manager, "connection_kwargs", {})
-        user, password = known.get("username") or "", known.get("password") or ""
-        netloc = ",".join("%s:%d" % pair for pair in nodes)
-        if user or password:
-            netloc = "%s:%s@%s" % (user, password, netloc)
-        return _cluster("redis+cluster://" + netloc)
+        own = {
+            key: value for key, value in known.items()
+            if key in ("username", "password", "credential_provider", "connection_class") or key.startswith("ssl")
+        }  # fmt: skip
+        return _cluster_factory([(node.host, node.port) for node in client.get_nodes()], own)
     pool = getattr(client, "connection_pool", None)
     if pool is None or not hasattr(pool, "connection_kwargs"):
         raise ConfigError(
@@ -170,6 +169,7 @@ def from_client(client: Any) -> ClientFactory:
         if isinstance(pool, _sentinel_module.SentinelConnectionPool):
             for own in ("connection_pool", "service_name", "sentinel_manager"):
                 kwargs.pop(own, None)
+            kwargs["connection_class"] = pool.connection_class
             cloned: Any = _sentinel_module.SentinelConnectionPool(pool.service_name, pool.sentinel_manager, **kwargs)
         else:
             cloned = redis.ConnectionPool(connection_class=pool.connection_class, **kwargs)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import redis
 import redis.exceptions as driver
+from redis.sentinel import MasterNotFoundError
 
 from elk_coordinator.config import check_namespace
 from elk_coordinator.errors import ConfigError, StateError, StoreError, StoreUnavailable
@@ -44,9 +46,15 @@ def _types(*names: str) -> Tuple[Any, ...]:
     return tuple(getattr(driver, name) for name in names if hasattr(driver, name))
 
 
+#: All that the driver raises; what a cluster client raises about its nodes is none of its RedisErrors.
+_DRIVER = (redis.RedisError, driver.RedisClusterException)
 #: The same as types: for codes that the driver knows it cuts them off the text.
 _PASSING_TYPES = _types("OutOfMemoryError", "ClusterError", "AskError", "MovedError", "TryAgainError")
+#: After these a cluster client asks again which node serves what.
+_LAYOUT = (*_types("ConnectionError", "TimeoutError", "ClusterError", "ClusterDownError", "MovedError"), _DRIVER[1])
+_REFUSING = ("NOAUTH", "WRONGPASS", "NOPERM", "Authentication required", "invalid password", "invalid username")
 _REFUSING_TYPES = _types("AuthenticationError", "AuthorizationError", "NoPermissionError")
+_AWAY_TYPES = (*_types("ConnectionError", "TimeoutError", "ReadOnlyError", "ClusterDownError"), _DRIVER[1])
 #: After these the connections lead to the wrong server or to none.
 _RECONNECT = ("READONLY", "MASTERDOWN", "UNBLOCKED")
 
@@ -215,7 +223,7 @@ class RedisDataStore(DataStore):
         try:
             found = self._link.client().scan_iter(match=self.keys.pattern, count=1000)
             names = {key.decode("utf-8", "replace") for key in found}
-        except redis.RedisError as exc:
+        except _DRIVER as exc:
             raise translate(exc) from exc
         # A namespace holds no character with a meaning in a glob; looking again costs nothing.
         return sorted(name for name in names if name.startswith(prefix))
@@ -245,7 +253,7 @@ class RedisDataStore(DataStore):
         until = clock.monotonic() + timeout
         try:
             if self._hints is None:
-                self._hints = self._link.client().pubsub(ignore_subscribe_messages=True)
+                self._hints = self._link.listening = self._link.client().pubsub(ignore_subscribe_messages=True)
                 self._hints.subscribe(self.keys.channel)
                 self._hints_at, self._hints_asked = clock.monotonic(), False
             while not self._link.closed.is_set():
@@ -267,7 +275,7 @@ class RedisDataStore(DataStore):
                     self._hints_asked = True
                     self._hints.ping("elk")
             return None
-        except redis.RedisError as exc:
+        except _DRIVER as exc:
             self._close_hints()
             raise translate(exc) from exc
         except StoreUnavailable:
@@ -283,7 +291,7 @@ class RedisDataStore(DataStore):
         if hints is not None:
             try:
                 hints.close()
-            except (redis.RedisError, OSError):
+            except (*_DRIVER, OSError):
                 pass
 
     def eviction_policy(self) -> Optional[str]:
@@ -313,6 +321,8 @@ class _Link:
         self._client: Any = None
         self._lock = threading.Lock()
         self._unloaded: Set[str] = set()
+        #: The subscription, if any: not every driver reaches its connection when a cluster client is closed.
+        self.listening: Any = None
 
     def client(self) -> Any:
         client = self._client
@@ -325,7 +335,7 @@ class _Link:
                     try:
                         # A cluster client asks the nodes for their layout as it is made.
                         client = self._client = self._factory(self._timeout, self._name)
-                    except redis.RedisError as exc:
+                    except _DRIVER as exc:
                         raise translate(exc) from exc
         return client
 
@@ -341,7 +351,7 @@ class _Link:
             answer = client.execute_command("EVAL", script.source, len(keys), *keys, *args)
             self._unloaded.discard(script.sha)
             return answer
-        except redis.RedisError as exc:
+        except _DRIVER as exc:
             self._after(exc)
             raise translate(exc) from exc
         except (OSError, ValueError, AttributeError, TypeError) as exc:
@@ -354,7 +364,7 @@ class _Link:
         client = self.client()
         try:
             return client.execute_command(*words, **options)
-        except redis.RedisError as exc:
+        except _DRIVER as exc:
             self._after(exc)
             raise translate(exc) from exc
         except (OSError, ValueError, AttributeError, TypeError) as exc:
@@ -369,26 +379,34 @@ class _Link:
             pool = getattr(self._client, "connection_pool", None)
             if pool is not None:
                 pool.disconnect()
-        elif isinstance(self._client, redis.RedisCluster) and isinstance(
-            exc, (driver.ConnectionError, driver.ClusterDownError, driver.MovedError)
-        ):
+        elif isinstance(self._client, redis.RedisCluster) and isinstance(exc, _LAYOUT):
+            client = self._client
             try:
-                self._client.nodes_manager.initialize()
-            except redis.RedisError:
-                pass
+                client.nodes_manager.initialize()
+            except (*_DRIVER, OSError):
+                # Older drivers forget the nodes that failed, in the end all of them: the next client begins with
+                # those of the URL again. Threads that still use this one see its end; it is not closed under them.
+                with self._lock:
+                    if self._client is client:
+                        self._client = None
 
     def close(self) -> None:
         self.closed.set()
         with self._lock:
             client, self._client = self._client, None
-        if client is not None:
+        if client is None:
+            return
+        pool = getattr(client, "connection_pool", None)
+        ends = [client.close, getattr(getattr(self.listening, "connection", None), "disconnect", None)]
+        pools = [pool, *(s.connection_pool for s in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()))]
+        nodes = getattr(getattr(client, "nodes_manager", None), "nodes_cache", {})
+        pools += [getattr(node.redis_connection, "connection_pool", None) for node in list(nodes.values())]
+        for end in ends + [getattr(each, "disconnect", None) for each in pools]:
             try:
-                client.close()
-                pool = getattr(client, "connection_pool", None)
-                if pool is not None:
-                    pool.disconnect()
-            except (redis.RedisError, OSError):
-                pass
+                if end is not None:
+                    end()
+            except (*_DRIVER, OSError, AttributeError, TypeError, ValueError):
+                pass  # its own thread was quicker to hang up
 
 
 def floor_refused(floor: int) -> str:
@@ -399,15 +417,26 @@ def floor_refused(floor: int) -> str:
     )
 
 
+def _no_primary(exc: Exception) -> str:
+    """Return what the driver says without its description of whole clients, and which sentinels were silent."""
+    found, _, clients = str(exc).partition(" : ")
+    silent = ["%s:%s" % pair for pair in re.findall(r"\bhost=([^,)]+),port=(\d+)", clients)]
+    if silent:
+        return "%s; these sentinels did not answer: %s" % (found.rstrip("."), ", ".join(silent))
+    return "%s; is the name of the service right, its primary up, and do the sentinels answer?" % found.rstrip(".")
+
+
 def translate(exc: Exception) -> StoreError:
     """Turn a driver's exception into ours: unavailable when repeating may help, else a StoreError that says what."""
     # Without its full stop: more may be said behind it.
-    text = str(exc).rstrip(".") or type(exc).__name__
-    if isinstance(exc, _REFUSING_TYPES) or text.startswith(
-        ("NOAUTH", "WRONGPASS", "NOPERM", "invalid password", "invalid username")
-    ):
+    text = (_no_primary(exc) if isinstance(exc, MasterNotFoundError) else str(exc).rstrip(".")) or type(exc).__name__
+    # What stood in the way of the nodes is at the end of what a cluster client says.
+    cause = text.rpartition("reachable node: ")[2] if isinstance(exc, driver.RedisClusterException) else text
+    if isinstance(exc, _REFUSING_TYPES) or cause.startswith(_REFUSING):
         return StoreError("the store refuses this user: %s; check user, password and ACL in the URL" % text)
-    if isinstance(exc, (driver.ConnectionError, driver.TimeoutError, driver.ReadOnlyError, driver.ClusterDownError)):
+    if isinstance(exc, driver.RedisClusterException) and "not enabled" in text:
+        return StoreError("%s: give a redis:// URL for a server that is no cluster" % text)
+    if isinstance(exc, _AWAY_TYPES):
         return StoreUnavailable("the store could not be reached: %s" % text)
     if any(mark in text for mark in _PASSING) or isinstance(exc, _PASSING_TYPES):
         return StoreUnavailable("the store cannot serve now: %s" % text)

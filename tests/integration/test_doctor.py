@@ -137,7 +137,6 @@ def test_beside_a_working_fleet(kind: StrategyType, store: RedisDataStore) -> No
 
 
 # The way to switch off a cluster client's own retries that older drivers know, too.
-@pytest.mark.filterwarnings("ignore:Call to '__init__' function with deprecated:DeprecationWarning")
 @both
 def test_in_a_cluster(kind: StrategyType, new_server: Callable[..., EmbeddedServer]) -> None:
     server = new_server(persistence="aof", extra_args=("--cluster-enabled", "yes"))
