@@ -13,7 +13,10 @@
 #define P 1                     /* partitions */
 #endif
 #ifndef TURNS
-#define TURNS 3                 /* turns of each worker */
+#define TURNS 2                 /* turns of the first worker */
+#endif
+#ifndef TURNS_1
+#define TURNS_1 TURNS           /* turns of each other worker */
 #endif
 #ifndef BEATS
 #define BEATS 1                 /* heartbeats of each worker */
@@ -22,9 +25,11 @@
 #define LOSSES 0                /* how often the store loses everything */
 #endif
 #ifndef DRIFT
-#define DRIFT 1                 /* ticks that workers' clocks may miss: what the margin is for */
+#define DRIFT 1                 /* ticks that the first worker's clock may miss: what the margin is for */
 #endif
+#ifndef LEASE
 #define LEASE 3
+#endif
 #ifdef M_NO_MARGIN
 #define TRUST LEASE
 #else
@@ -88,8 +93,7 @@ byte g_lease[W];                /* what is left of the lease as it was granted, 
 byte g_part[W];
 byte g_token[W];
 byte g_done[P];                 /* completions accepted */
-bool g_before[W];               /* the task is from before a loss of data */
-byte g_seq[W];                  /* the last turn that ran */
+byte g_lost;                    /* the highest stamp drawn before the last loss of data */
 byte losses;
 byte drift;
 bool calm;
@@ -120,7 +124,7 @@ inline check() {
 	do
 	:: i < W ->
 		if
-		:: w_task[i] && !w_ended[i] && w_trust[i] && !g_before[i] && s_status[w_part[i]] == RUNNING ->
+		:: w_task[i] && !w_ended[i] && w_trust[i] && w_task[i] > g_lost && s_status[w_part[i]] == RUNNING ->
 			assert(s_token[w_part[i]] == w_task[i] || s_deadline[w_part[i]] == 0)
 		:: else
 		fi;
@@ -151,7 +155,6 @@ inline turn(w, seq, task, part, completes, late) {
 #else
 	:: true ->
 #endif
-		if :: seq > g_seq[w] -> g_seq[w] = seq :: else fi;
 		/* The report: the token decides, not the deadline. */
 		if
 #ifdef M_NO_TOKEN_REPORT
@@ -234,7 +237,7 @@ inline beat(w, seq, task, part, late) {
 }
 
 inline forget_task(w) {
-	w_task[w] = 0; w_part[w] = 0; w_trust[w] = 0; w_ended[w] = false; w_completes[w] = false; g_before[w] = false
+	w_task[w] = 0; w_part[w] = 0; w_trust[w] = 0; w_ended[w] = false; w_completes[w] = false
 }
 
 inline one_down(x) { if :: x > 0 -> x-- :: else fi }
@@ -244,7 +247,7 @@ active [W] proctype worker() provided (!calm) {
 	byte w = _pid;
 end:	do
 	/* Claimer._request: a turn for the next task, with the report of the last. Trust counts from here. */
-	:: d_step { n_turn[w] == 0 && w_seq[w] < TURNS && (w_task[w] == 0 || w_ended[w]) ->
+	:: d_step { n_turn[w] == 0 && w_seq[w] < (w == 0 -> TURNS : TURNS_1) && (w_task[w] == 0 || w_ended[w]) ->
 		w_seq[w]++; n_turn[w] = 1; w_sent[w] = TRUST }
 	/* The server runs it. */
 	:: d_step { n_turn[w] == 1 ->
@@ -269,8 +272,7 @@ end:	do
 #else
 			w_trust[w] = w_sent[w];
 #endif
-			w_ended[w] = (w_trust[w] == 0);
-			g_before[w] = (s_token[w_part[w]] != w_task[w] && losses > 0)
+			w_ended[w] = (w_trust[w] == 0)
 		:: else
 		fi;
 		n_turn[w] = 0; w_sent[w] = 0; n_code[w] = false; n_grant[w] = 0; n_granted[w] = 0; check() }
@@ -354,7 +356,7 @@ inline wipe() {
 		w_beats[i] = 0; w_beat_sent[i] = 0; n_turn[i] = 0; n_code[i] = false; n_grant[i] = 0; n_granted[i] = 0;
 		n_late_seq[i] = 0; n_late_task[i] = 0; n_late_part[i] = 0; n_late_done[i] = false; n_beat[i] = 0;
 		n_held[i] = false; n_late_beat[i] = 0; n_late_beat_task[i] = 0; n_late_beat_part[i] = 0; g_lease[i] = 0;
-		g_part[i] = 0; g_token[i] = 0; g_before[i] = false; g_seq[i] = 0; i++
+		g_part[i] = 0; g_token[i] = 0; i++
 	:: else -> break
 	od;
 	i = 0;
@@ -363,7 +365,7 @@ inline wipe() {
 		s_status[i] = 0; s_token[i] = 0; s_deadline[i] = 0; g_top[i] = 0; g_done[i] = 0; i++
 	:: else -> break
 	od;
-	s_last = 0; s_clock = 0; g_ever = 0; losses = 0; drift = 0; turns = 0; ok = false; i = 0
+	s_last = 0; s_clock = 0; g_ever = 0; g_lost = 0; losses = 0; drift = 0; turns = 0; ok = false; i = 0
 }
 
 /* The clock, whoever sweeps, late checkpoints, and losses of data. */
@@ -375,7 +377,6 @@ end:	do
 #endif
 	:: d_step { tick(NOBODY); check() }
 	:: d_step { drift < DRIFT -> drift++; tick(0); check() }
-	:: d_step { drift < DRIFT -> drift++; tick(1); check() }
 	/* checkpoint.lua: one under any token ever granted arrives, whenever. It leaves nothing that others look at. */
 	:: d_step { s_status[0] == RUNNING && g_top[0] ->
 		t = 1;
@@ -397,7 +398,7 @@ end:	do
 #if LOSSES > 0
 	/* FLUSHALL, or a failover to a replica that had nothing. The leader plans the same partitions again (plan.lua). */
 	:: d_step { losses < LOSSES ->
-		losses++;
+		losses++; g_lost = g_ever;
 		s_last = 0;
 #ifdef CLOCK_SET_BACK
 		s_clock = 0;
@@ -413,8 +414,7 @@ end:	do
 		do
 		:: i < W ->
 			s_seq[i] = 0; s_code[i] = false; s_grant[i] = 0; s_granted[i] = 0; s_beat[i] = 0;
-			g_lease[i] = 0; g_token[i] = 0; g_part[i] = 0; g_seq[i] = 0;
-			g_before[i] = (w_task[i] > 0);
+			g_lease[i] = 0; g_token[i] = 0; g_part[i] = 0;
 			i++
 		:: else -> break
 		od;
