@@ -24,7 +24,7 @@ class Run(NamedTuple):
 
 TURNS = ["P=2", "TURNS=2", "BEATS=0", "DRIFT=1"]
 BEATS = ["P=1", "TURNS=2", "TURNS_1=1", "BEATS=1", "DRIFT=1"]
-LOSS = ["P=1", "TURNS=2", "BEATS=0", "DRIFT=0", "LOSSES=1"]
+LOSS = ["P=1", "TURNS=2", "TURNS_1=2", "BEATS=0", "DRIFT=0", "LOSSES=1"]
 LOCK = ["ASKS=2", "PLANS=0", "DRIFT=1"]
 PLAN = ["ASKS=2", "ASKS_1=1", "PLANS=1", "DRIFT=0"]
 RUNS = [
@@ -33,7 +33,6 @@ RUNS = [
     Run("work", "loss of data", LOSS, True),
     Run("work", "loss of data, clock set back", LOSS + ["CLOCK_SET_BACK"], True),
     Run("work", "M_NO_TOKEN_REPORT", TURNS, False),
-    Run("work", "M_COMPLETE_TWICE", TURNS, False),
     Run("work", "M_NO_SEQUENCE", TURNS, False),
     Run("work", "M_NO_REPLAY", TURNS, False),
     Run("work", "M_TRUST_AFTER_REPLY", TURNS, False),
