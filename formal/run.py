@@ -24,7 +24,7 @@ class Run(NamedTuple):
 
 TURNS = ["P=2", "TURNS=2", "BEATS=0", "DRIFT=1"]
 BEATS = ["P=1", "TURNS=2", "TURNS_1=1", "BEATS=1", "DRIFT=1"]
-LOSS = ["P=1", "TURNS=2", "TURNS_1=2", "BEATS=0", "DRIFT=0", "LOSSES=1"]
+LOSS = ["P=1", "TURNS=2", "TURNS_1=1", "BEATS=0", "DRIFT=0", "LOSSES=1"]
 LOCK = ["ASKS=2", "PLANS=0", "DRIFT=1"]
 PLAN = ["ASKS=2", "ASKS_1=1", "PLANS=1", "DRIFT=0"]
 RUNS = [
@@ -57,7 +57,9 @@ RUNS = [
 
 
 def call(command: List[str], folder: str) -> str:
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    done = subprocess.run(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
+    )
     if done.returncode:
         raise SystemExit("%s failed:\n%s" % (" ".join(command), done.stdout[-2000:]))
     return done.stdout
@@ -88,11 +90,13 @@ def check(run: Run, trail: bool) -> Dict[str, object]:
 def main(arguments: List[str]) -> int:
     missing = [each for each in ("spin", "gcc") if shutil.which(each) is None]
     if missing:
-        print("%s not found; on Debian or Ubuntu: sudo apt-get install -y spin gcc" % " and ".join(missing), file=sys.stderr)
+        text = "%s not found; on Debian or Ubuntu: sudo apt-get install -y spin gcc"
+        print(text % " and ".join(missing), file=sys.stderr)
         return 1
     runs = [run for run in RUNS if not arguments or "%s/%s" % (run.model, run.name) in arguments]
     if not runs:
-        print("no such run; there are:\n" + "\n".join("%s/%s" % (run.model, run.name) for run in RUNS), file=sys.stderr)
+        there = "\n".join("%s/%s" % (run.model, run.name) for run in RUNS)
+        print("no such run; there are:\n" + there, file=sys.stderr)
         return 1
     bad = 0
     print("%-6s %-30s %-9s %10s %8s  %s" % ("model", "property or mutant", "verdict", "states", "seconds", "found"))

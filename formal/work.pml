@@ -52,6 +52,7 @@
 #define RUNNING 1
 #define DONE    2
 #define NOBODY  9
+#define MANY    20              /* stamps: never reached, but by mutants that grant without end */
 
 /* The store: state, leases and streams of store/keys.py. */
 byte s_last;                    /* meta.last: the last stamp */
@@ -251,14 +252,14 @@ end:	do
 	:: d_step { n_turn[w] == 0 && w_seq[w] < (w == 0 -> TURNS : TURNS_1) && (w_task[w] == 0 || w_ended[w]) ->
 		w_seq[w]++; n_turn[w] = 1; w_sent[w] = TRUST }
 	/* The server runs it. */
-	:: d_step { n_turn[w] == 1 ->
+	:: d_step { n_turn[w] == 1 && g_ever < MANY ->
 		turn(w, w_seq[w], w_task[w], w_part[w], w_completes[w], false); check() }
 	/* No answer in time: the same request again, equal sequence number. The first is lost, or still on its way. */
 	:: d_step { n_turn[w] == 2 -> n_turn[w] = 1; n_code[w] = false; n_grant[w] = 0; n_granted[w] = 0 }
 	:: d_step { n_turn[w] == 1 && n_late_seq[w] != w_seq[w] ->
 		n_late_seq[w] = w_seq[w]; n_late_task[w] = w_task[w]; n_late_part[w] = w_part[w]; n_late_done[w] = w_completes[w] }
 	/* A request that was given up arrives. */
-	:: d_step { n_late_seq[w] ->
+	:: d_step { n_late_seq[w] && g_ever < MANY ->
 		turn(w, n_late_seq[w], n_late_task[w], n_late_part[w], n_late_done[w], true);
 		n_late_seq[w] = 0; n_late_task[w] = 0; n_late_part[w] = 0; n_late_done[w] = false; check() }
 	/* Claimer._settle and _take: what comes too late to be believed is given back by its token. */
@@ -299,11 +300,7 @@ end:	do
 		:: w_task[w] && w_task[w] == n_late_beat_task[w] ->
 			if
 			:: !n_held[w] -> w_trust[w] = 0
-#ifdef M_TRUST_REVIVED
-			:: n_held[w] ->
-#else
 			:: n_held[w] && w_trust[w] ->
-#endif
 #ifdef M_TRUST_AFTER_REPLY
 				w_trust[w] = TRUST
 #else
