@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import Any, Callable, Iterator, List, Optional, Tuple
 from urllib.parse import quote
 
@@ -43,6 +44,13 @@ def address(server: EmbeddedServer) -> Tuple[str, int]:
     """Return host and port of *server*."""
     host, _, port = server.url.split("@")[-1].replace("redis://", "").partition("/")[0].partition(":")
     return host, int(port)
+
+
+def version(server: EmbeddedServer) -> Tuple[int, ...]:
+    """Return the version of Redis that *server* is, or is compatible with."""
+    found = re.search(rb"redis_version:(\d+)\.(\d+)", ask(server, "INFO", "server"))
+    assert found is not None
+    return int(found.group(1)), int(found.group(2))
 
 
 def place(server: EmbeddedServer) -> str:
@@ -101,18 +109,21 @@ class ThreeNodes:
     def __init__(self, new_server: MakeServer, persistence: str = "no", password: Optional[str] = None) -> None:
         self._credentials = _credentials(password)
         self.nodes: List[EmbeddedServer] = []
+        self._buses: List[int] = []
+        chooses = version(new_server()) >= (7, 0)
         for _ in range(3):
             options = {
                 "cluster-enabled": "yes", "cluster-node-timeout": "1000", "cluster-require-full-coverage": "no",
-                # The default, the port plus 10,000, may be taken by somebody's outgoing connection.
-                "cluster-port": str(_free_port()),
             }  # fmt: skip
+            if chooses:
+                # The default, the port plus 10,000, may be taken by somebody's outgoing connection.
+                options["cluster-port"] = str(_free_port())
             args = [word for name, value in options.items() for word in ("--" + name, value)]
             self.nodes.append(new_server(persistence=persistence, extra_args=args, password=password))
-        self._buses = [int(args[-1]) for args in (node._extra_args for node in self.nodes)]
+            self._buses.append(int(options.get("cluster-port", address(self.nodes[-1])[1] + 10_000)))
         edges = (0, 5461, 10923, 16384)
         for number, node in enumerate(self.nodes):
-            ask(node, "CLUSTER", "ADDSLOTSRANGE", edges[number], edges[number + 1] - 1)
+            ask(node, "CLUSTER", "ADDSLOTS", *range(edges[number], edges[number + 1]))
             # Different epochs, or two nodes might have to agree first which of them counts.
             ask(node, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             if number:

@@ -108,8 +108,8 @@ def test_a_clean_namespace_has_no_finding_above_info_and_nothing_is_written(
     assert [(finding.code, finding.found) for finding in bad(diagnosis)] == []
     assert diagnosis.healthy
     assert {finding.code for finding in diagnosis.of(OK)} >= {
-        "version", "role", "persistence", "eviction", "memory", "acl", "clock", "latency", "keys-type",
-        "keys-unknown", "schema", "audit",
+        "version", "role", "persistence", "eviction", "memory", "clock", "latency", "keys-type", "keys-unknown",
+        "schema", "audit", *(["acl"] if tells_rights(client) else []),
     }  # fmt: skip
     assert contents(client) == before
 
@@ -150,7 +150,8 @@ def test_in_a_cluster(kind: StrategyType, new_server: Callable[..., EmbeddedServ
             client.set(KEYS["cache"], "x")
             diagnosis = found(store, "keys-unknown", WARNING, "not ours: cache$")
             # And nothing could not be asked.
-            assert {finding.code for finding in diagnosis.of(INFO)} == {"workers", "leader"}
+            unknown = set() if tells_rights(client) else {"acl"}
+            assert {finding.code for finding in diagnosis.of(INFO)} == {"workers", "leader"} | unknown
 
 
 # -- the server ------------------------------------------------------------------------------------------------------
@@ -225,6 +226,11 @@ def test_a_replica(store: RedisDataStore, client: Any) -> None:
         client.execute_command("REPLICAOF", "NO", "ONE")
 
 
+def tells_rights(client: Any) -> bool:
+    """Return whether a script of this server can ask what its user may do."""
+    return int(client.info("server")["redis_version"].split(".")[0]) >= 7
+
+
 @contextlib.contextmanager
 def as_user(server: EmbeddedServer, client: Any, *rules: str) -> Iterator[RedisDataStore]:
     client.execute_command("ACL", "SETUSER", "limited", "reset", "on", ">secret", "~elk:*", *rules)
@@ -238,7 +244,10 @@ def as_user(server: EmbeddedServer, client: Any, *rules: str) -> Iterator[RedisD
 def test_a_command_is_forbidden(server: EmbeddedServer, store: RedisDataStore, client: Any) -> None:
     fill(store, HASH)
     with as_user(server, client, "&*", "+@all", "-zadd", "-hincrby") as limited:
-        found(limited, "acl", PROBLEM, "HINCRBY, ZADD")
+        if tells_rights(client):
+            found(limited, "acl", PROBLEM, "HINCRBY, ZADD")
+        else:
+            assert "acl" in {finding.code for finding in diagnose(NAME, limited).of(INFO)}
 
 
 def test_scripts_are_forbidden(server: EmbeddedServer, store: RedisDataStore, client: Any) -> None:
@@ -247,11 +256,16 @@ def test_scripts_are_forbidden(server: EmbeddedServer, store: RedisDataStore, cl
         found(limited, "acl", PROBLEM, "(?i)permission|may not|refuses")
 
 
-@pytest.mark.parametrize("rules", [("&*", "+@all", "-@pubsub"), ("resetchannels", "+@all"), ("&other", "+@all")])
+@pytest.mark.parametrize(
+    "rules", [("&*", "+@all", "-@pubsub"), ("resetchannels", "+@all"), ("resetchannels", "&other", "+@all")]
+)
 def test_pub_sub_is_forbidden(rules: Any, server: EmbeddedServer, store: RedisDataStore, client: Any) -> None:
     fill(store, HASH)
     with as_user(server, client, *rules) as limited:
-        found(limited, "acl-pubsub", WARNING, "PUBLISH")
+        if tells_rights(client):
+            found(limited, "acl-pubsub", WARNING, "PUBLISH")
+        else:
+            assert "acl" in {finding.code for finding in diagnose(NAME, limited).of(INFO)}
 
 
 @both
