@@ -269,13 +269,16 @@ class Fleet:
         newest: Dict[Tuple[int, int], int] = {}
         for attempt in attempts:
             newest[attempt.lo, attempt.hi] = attempt.token
-        # One whose last checkpoint was at its end is completed by the next holder without an attempt.
+        # One whose last checkpoint was at its end is completed by the next holder without an attempt: then an earlier
+        # one has applied its effects to the end.
         made = {attempt.token for attempt in attempts}
+        to_the_end = {(high, token) for _, high, token, _ in self.journal.applied_by()}
         wrong = []
         for p in partitions.values():
             token = newest.get((p.min_id, p.max_id))
             if p.status is PartitionStatus.COMPLETED and newest and token != p.fencing_token:
-                if token is None or token > p.fencing_token or p.fencing_token in made:
+                later = token is None or token > p.fencing_token or p.fencing_token in made
+                if later or not any(high == p.max_id and by < p.fencing_token for high, by in to_the_end):
                     wrong.append(p.partition_id)
         assert wrong == [], "completed by another token than the newest one: partitions %s" % wrong
 

@@ -346,6 +346,25 @@ def test_stop_from_a_task_returns_at_once_and_the_task_is_still_reported(build: 
     assert verify(partitions).problems == []
 
 
+def test_an_interrupted_stop_ends_all_our_threads(
+    build: Build, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One that is left over can be frozen inside the driver's lock at the interpreter's end, and hang it.
+    coordinator = build(lambda *args: None, Numbers(20)).start()
+    assert coordinator.wait_idle(20.0)
+
+    def ctrl_c(until: float) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(coordinator._window, "wait_empty", ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        coordinator.stop()
+    roles = ("heartbeat", "claimer", "allocator", "recovery", "commands", "archiver", "election", "wakeup", "journal")
+    ours = {"elk-%s-%s" % (role, namespace) for role in roles}
+    assert [thread.name for thread in threading.enumerate() if thread.name in ours] == []
+    assert coordinator.stop() is False
+
+
 def test_stop_from_a_listener_does_not_hang(build: Build) -> None:
     answers: List[bool] = []
 
