@@ -35,6 +35,9 @@ _POSTGRES_WORDS = (
     "connection reset by peer", "could not connect", "connection refused", "connection failed",
 )  # fmt: skip
 
+#: By name: the drivers need not be there, and every framework has classes of its own with these names.
+_DRIVER_ERRORS = ("OperationalError", "InterfaceError", "DatabaseError", "InternalError")
+
 #: Connections a fork brought along. Closing them would say good-bye to the server in the parent's name, so would
 #: forgetting them: they are kept, unused.
 _INHERITED: List[Any] = []
@@ -110,8 +113,7 @@ def _chain(error: Optional[BaseException]) -> Iterator[BaseException]:
 def _gone(dialect: str, error: BaseException) -> bool:
     if getattr(error, "connection_invalidated", False) is True or isinstance(error, ConnectionError):
         return True
-    if type(error).__name__ not in ("OperationalError", "InterfaceError", "DatabaseError", "AdminShutdown",
-                                    "CrashShutdown", "CannotConnectNow", "InternalError") and not _state(error):  # fmt: skip
+    if type(error).__name__ not in _DRIVER_ERRORS and not _state(error):
         return False
     if dialect == "mysql":
         first = error.args[0] if error.args else None

@@ -100,7 +100,7 @@ class Database:
         return self._connections.describe()[0]
 
     def transaction(self) -> ContextManager[Session]:
-        """Return a context manager around one transaction: committed at its end, rolled back when an exception leaves it.
+        """Return a context manager around one transaction: committed at its end, rolled back by an exception.
 
         A connection that broke is thrown away and never handed out again. Errors are the driver's own; when the commit
         itself fails by a dead connection, nobody knows whether it happened.
