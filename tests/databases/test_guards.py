@@ -121,7 +121,7 @@ class TestOnServers(GuardScenes):
         database.close()
 
     def test_a_new_claim_waits_for_the_write_under_way_and_goes_on_behind_it(self) -> None:
-        """1. The old worker is inside its write. 2. The new one comes. 3. The old one commits. 4. It is refused next."""
+        """1. The old worker is inside its write. 2. The new one comes. 3. The old one commits, and is refused next."""
         old, new = Attempt(5), Attempt(6)
         held = self.fence.enter(old.ctx)
         entered = threading.Event()
