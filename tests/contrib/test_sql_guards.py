@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pathlib
 import sqlite3
+import subprocess
+import sys
 import threading
 from typing import Any, Iterator, List
 
 import pytest
+import sqlalchemy
 
 from elk_coordinator import Coordinator, CreatePartition, RedisDataStore, StrategyType, create_strategy
 from elk_coordinator.contrib.sql import Database, RangeFence, RowGuard, Session, SqlBatchProcessor, replica_lag
@@ -16,15 +19,20 @@ from elk_coordinator.testing import wait_until
 from tests.contrib.guard_scenes import GuardScenes, apply
 
 
-@pytest.fixture
-def database(tmp_path: pathlib.Path) -> Iterator[Database]:
+@pytest.fixture(params=["connect", "engine"])
+def database(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Database]:
     path = str(tmp_path / "data.db")
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.close()
-    made = Database.from_connect(lambda: sqlite3.connect(path))
-    yield made
-    made.close()
+    if request.param == "connect":
+        made = Database.from_connect(lambda: sqlite3.connect(path))
+        yield made
+        made.close()
+        return
+    engine = sqlalchemy.create_engine("sqlite:///" + path)
+    yield Database.from_engine(engine)
+    engine.dispose()
 
 
 class TestOnSqlite(GuardScenes):
@@ -64,6 +72,64 @@ class TestOnSqlite(GuardScenes):
         assert self.applied() == {1: 20}
         assert sum(p.processed for p in (strategy.get_partition(1), strategy.get_partition(2))) == 20
         store.close()
+
+
+#: A worker process that dies behind the COMMIT of its second batch, before anybody hears of it.
+DIES = """
+import os, sqlite3, sys, threading
+from elk_coordinator import Coordinator, RedisDataStore
+from elk_coordinator.contrib.sql import Database, RangeFence, SqlBatchProcessor
+from tests.contrib.guard_scenes import apply
+
+url, namespace, path, fenced = sys.argv[1:]
+database = Database.from_connect(lambda: sqlite3.connect(path))
+inner = SqlBatchProcessor(database, apply, batch_ids=4, fence=RangeFence(database) if fenced == "True" else None)
+
+class Ctx:
+    def __init__(self, ctx):
+        self.ctx = ctx
+    def __getattr__(self, name):
+        return getattr(self.ctx, name)
+    def checkpoint(self, last, processed):
+        if last >= 8:
+            os._exit(9)
+        return self.ctx.checkpoint(last, processed)
+
+def process(ctx, min_id, max_id, options):
+    return inner.process(Ctx(ctx), min_id, max_id, options)
+
+Coordinator(namespace, RedisDataStore.from_url(url), process, None, heartbeat_interval=0.4, worker_ttl=1.2,
+            metrics_enabled=False).start()
+threading.Event().wait(30)
+"""
+
+
+@pytest.mark.parametrize("fenced", [True, False], ids=["fenced", "control"])
+def test_a_process_that_dies_between_commit_and_report_has_nothing_done_twice(
+    redis_url: str, namespace: str, tmp_path: pathlib.Path, fenced: bool
+) -> None:
+    path = str(tmp_path / "data.db")
+    database = Database.from_connect(lambda: sqlite3.connect(path))
+    fence = RangeFence(database)
+    fence.create_table()
+    with database.transaction() as session:
+        session.execute("CREATE TABLE items (id BIGINT PRIMARY KEY, applied INTEGER NOT NULL, wrote BIGINT)")
+        for item in range(1, 21):
+            session.execute("INSERT INTO items VALUES (:id, 0, NULL)", {"id": item})
+    store = RedisDataStore.from_url(redis_url)
+    strategy = create_strategy(StrategyType.HASH, namespace, store)
+    strategy.create_partitions_if_not_exist([CreatePartition(1, 1, 20)])
+    died = subprocess.run([sys.executable, "-c", DIES, redis_url, namespace, path, str(fenced)], timeout=40)
+    assert died.returncode == 9
+    processor = SqlBatchProcessor(database, apply, batch_ids=4, fence=fence if fenced else None)
+    options: Any = {"heartbeat_interval": 0.4, "worker_ttl": 1.2, "metrics_enabled": False}
+    with Coordinator(namespace, store, processor, None, **options):
+        wait_until(lambda: strategy.get_partition_stats().completed == 1, 20)
+    assert strategy.get_partition(1).processed == 20
+    with database.transaction() as session:
+        applied = dict(session.rows("SELECT applied, count(*) FROM items GROUP BY applied"))
+    assert applied == ({1: 20} if fenced else {1: 16, 2: 4})
+    store.close()
 
 
 @pytest.mark.parametrize(
