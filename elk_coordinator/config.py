@@ -325,11 +325,11 @@ class CoordinatorConfig:
             if name not in source or field.name in skipped:
                 continue
             if field.name not in text_options:
-                values[field.name] = _from_text(name, source[name])
+                values[field.name] = value_from_text(name, source[name])
             elif source[name] or field.default is not None:
                 values[field.name] = source[name]
         breaker = {
-            field.name: _from_text(name, source[name])
+            field.name: value_from_text(name, source[name])
             for field in attr.fields(CircuitBreakerConfig)
             for name in (prefix + "CIRCUIT_BREAKER_" + field.name.upper(),)
             if name in source
@@ -342,7 +342,11 @@ class CoordinatorConfig:
         return cls.from_mapping(values)
 
 
-def _from_text(name: str, text: str) -> Any:
+def value_from_text(name: str, text: str) -> Any:
+    """Return what the text of an environment variable means: a number, true, false, none or JSON.
+
+    :raises ConfigError: when it is none of these, naming the variable.
+    """
     word = text.strip().lower()
     if word in ("none", "null", ""):
         return None

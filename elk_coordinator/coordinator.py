@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from typing import Any, Callable, Dict, List, Optional, Union
+from typing import Any, Dict, List, Optional, Union
 
 import attr
 
@@ -15,6 +15,7 @@ from elk_coordinator.config import CoordinatorConfig, check_namespace, check_opt
 from elk_coordinator.errors import ConfigError, ForkedError, StateError, StoreError, StoreUnavailable
 from elk_coordinator.leader.election import STOPPING
 from elk_coordinator.model import Beat, CancelReason, PartitionStats, WorkerInfo
+from elk_coordinator.observability.app import App
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.partition.factory import create_strategy
 from elk_coordinator.partition.gaps import Gaps
@@ -29,7 +30,7 @@ from elk_coordinator.protocols import (
     STOPPED,
     Health,
     PartitionPlanner,
-    ProcessContext,
+    ProcessFunction,
     Processor,
 )
 from elk_coordinator.runtime import lifecycle
@@ -38,8 +39,6 @@ from elk_coordinator.runtime.store_watch import StoreWatch
 from elk_coordinator.runtime.threads import spawn
 from elk_coordinator.store.base import DataStore, warn_of_eviction
 from elk_coordinator.worker.circuit_breaker import BreakerState, CircuitBreaker
-
-ProcessFunction = Callable[[ProcessContext, int, int, Dict[str, Any]], Optional[int]]
 
 #: Seconds for the round trip of start(): of the 5 that are promised, what a slow refusal may add is left over.
 START_TIMEOUT = 4.5
@@ -383,6 +382,10 @@ class Coordinator:
     def http_address(self) -> Optional[str]:
         """``host:port`` of the built-in HTTP thread; None when it is off or found no port."""
         return self._http_address
+
+    def wsgi_app(self) -> App:
+        """Return what the built-in HTTP thread serves as a WSGI application, to mount elsewhere; needs no start()."""
+        return self._parts.http_app(self, self._logger)
 
     @property
     def strategy(self) -> PartitionStrategy:
