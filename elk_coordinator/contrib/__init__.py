@@ -1,1 +1,1 @@
-"""Makes the library at home in frameworks and databases. Nothing here is imported unless you ask for it."""
+"""Bridges to what the library does not depend on: databases and frameworks. Each is imported by name, when wanted."""
