@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.orm import scoped_session, sessionmaker
 from sqlalchemy.pool import QueuePool
 
-from elk_coordinator import ConfigError, Coordinator, PermanentError, StateError
+from elk_coordinator import ConfigError, Coordinator, PermanentError, PlannerError, StateError
 from elk_coordinator.contrib.flask import Elk, Settings
 from elk_coordinator.store.memory_store import MemoryDataStore
 from elk_coordinator.testing import run_inline, wait_until
@@ -183,6 +183,20 @@ def test_optional_methods_of_a_planner_are_seen_and_a_plan_keeps_its_context_fro
     result = run_inline(*elk.work(app), max_pending_partitions=7)
     assert result.processed == 1000
     assert open_contexts == [] and not flask.has_app_context()
+
+
+def test_a_plan_that_goes_wrong_half_way_leaves_no_context_behind_while_its_error_is_kept(app: Flask) -> None:
+    class Backwards:
+        def plan(self, ctx: Any, start_id: int, limit: int) -> Iterator[Any]:
+            yield 1, 10
+            yield 5, 7
+            yield 11, 20
+
+    elk = Elk(app, count, Backwards())  # type: ignore[arg-type]
+    with pytest.raises(PlannerError) as kept:
+        run_inline(*elk.work(app))
+    # The traceback holds the generator, which would hold the context open if the guard did not close it.
+    assert kept.tb is not None and not flask.has_app_context()
 
 
 def test_what_teardown_appcontext_ends_is_ended_behind_every_partition_in_its_own_thread(app: Flask) -> None:
