@@ -35,8 +35,8 @@ class StaleToken(LeaseLost):
         self.current = current
         self.args = (
             "partition %d [%d, %d]: the fence holds token %d, this attempt has %d, so its write was refused and "
-            "changed nothing; the partition was given to another attempt. If this comes back for the attempt that holds the "
-            "partition, the clock of the store was set back, or two stores serve one fence table under one namespace"
+            "changed nothing; the partition was given to another attempt. If this comes back for the one that "
+            "holds it, the clock of the store was set back, or two stores serve one fence table under one namespace"
             % (partition_id, lo, hi, current, token),
         )
 
@@ -54,8 +54,8 @@ class FenceOverlap(PermanentError):
         self.done_to = existing[2]
         super().__init__(
             "%s: namespace %r has [%d, %d] on record, done to %d, and partition [%d, %d] overlaps it: the IDs were "
-            "planned anew with other bounds (the store lost its data, or partitions were deleted). Nothing was processed. When "
-            "no worker of the old plan runs any more, see to it that a repeated effect does no harm, call "
+            "planned anew with other bounds (the store lost its data, or partitions were deleted). Nothing was done. "
+            "When no worker of the old plan runs any more, see to it that a repeated effect does no harm, call "
             "RangeFence.forget(%r, %d, %d) and retry the partition"
             % ((table, namespace) + existing + requested + (namespace,) + requested)
         )

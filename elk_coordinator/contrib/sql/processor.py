@@ -201,6 +201,8 @@ class SqlBatchProcessor:
                     # Locks the row, so the transaction of the lost connection has ended, and we see how.
                     held.refresh()
                 return do()
+            except ElkError:
+                raise  # a verdict of ours, whatever it was made from
             except Exception as exc:
                 if not (self._database.is_disconnect(exc) or _transient(exc)) or broken >= self._reconnects:
                     raise
