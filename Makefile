@@ -6,7 +6,8 @@ BIN     = $(VENV)/bin
 OLDEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.8.*/bin/python3.8) $(shell command -v python3.8 2>/dev/null))
 BACKEND_TESTS = tests/contract tests/integration
 
-EXAMPLES = quickstart.py database_batch/main.py message_queue/main.py monitoring/main.py flask_app/main.py
+EXAMPLES = quickstart.py database_batch/main.py message_queue/main.py monitoring/main.py flask_app/main.py \
+           sqlalchemy_backfill/main.py
 
 .DELETE_ON_ERROR:
 .PHONY: help demo examples test lint test-debian test-oldest test-databases formal clean

@@ -18,7 +18,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "docs" / "from-a-loop.rst"
 #: One directive with its mark in front: ".. file: work.py" writes, ".. append: work.py" goes on.
 BLOCK = re.compile(
-    r"(?:^\.\. (?P<mark>file|append): (?P<name>\S+)\n)?^\.\. code-block:: (?P<language>\w+)\n\n(?P<body>(?:    .*\n|\n)+)",
+    r"(?:^\.\. (?P<mark>file|append): (?P<name>\S+)\n)?"
+    r"^\.\. code-block:: (?P<language>\w+)\n\n(?P<body>(?:    .*\n|\n)+)",
     re.MULTILINE,
 )
 Command = Tuple[str, str]
