@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from typing import Any, Dict, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import attr
 
 from elk_coordinator.admin.service import AdminService
 from elk_coordinator.assembly import LEADER_ROLES, HttpRole, Parts
-from elk_coordinator.config import CoordinatorConfig, check_namespace, check_options
+from elk_coordinator.config import CoordinatorConfig, CoordinatorOptions, check_namespace, check_options
 from elk_coordinator.errors import ConfigError, ForkedError, StateError, StoreError, StoreUnavailable
 from elk_coordinator.leader.election import STOPPING
 from elk_coordinator.model import Beat, CancelReason, PartitionStats, WorkerInfo
@@ -28,10 +28,9 @@ from elk_coordinator.protocols import (
     RUNNING,
     STARTING,
     STOPPED,
+    AnyProcessor,
     Health,
     PartitionPlanner,
-    ProcessFunction,
-    Processor,
 )
 from elk_coordinator.runtime import lifecycle
 from elk_coordinator.runtime.clock import Clock
@@ -39,6 +38,9 @@ from elk_coordinator.runtime.store_watch import StoreWatch
 from elk_coordinator.runtime.threads import spawn
 from elk_coordinator.store.base import DataStore, warn_of_eviction
 from elk_coordinator.worker.circuit_breaker import BreakerState, CircuitBreaker
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 #: Seconds for the round trip of start(): of the 5 that are promised, what a slow refusal may add is left over.
 START_TIMEOUT = 4.5
@@ -70,12 +72,12 @@ class Coordinator:
         self,
         namespace: str,
         store: DataStore,
-        processor: Union[Processor, ProcessFunction],
+        processor: AnyProcessor,
         planner: Optional[PartitionPlanner] = None,
         *,
         config: Optional[CoordinatorConfig] = None,
         clock: Optional[Clock] = None,
-        **options: Any,
+        **options: Unpack[CoordinatorOptions],
     ) -> None:
         check_options(list(options))
         self.namespace = check_namespace(namespace)
