@@ -124,7 +124,7 @@ class SettleTime(_Growing):
 
 
 class OpenTransactions(_Growing):
-    """A maximum seen is planned once every transaction has ended that was open at that moment and may hold a smaller ID.
+    """A maximum seen is planned once every transaction has ended that was open then and may hold a smaller ID.
 
     Exact, without a settle time: whoever holds an ID drawn before the maximum was open when the maximum was seen. It
     relies on IDs drawn in rising order, inside the transaction that inserts them, on the server asked (see
@@ -155,7 +155,7 @@ class OpenTransactions(_Growing):
         watch = self._watch
         # 1. The maximum, 2. who is open. A holder of a smaller ID drew it before the maximum was drawn, hence before
         # 1, and is still open at 2, or has committed and is seen by every query from now on. The planner asks for rows
-        # in another transaction, after this: under REPEATABLE READ this one would not see who committed between 1 and 2.
+        # in another transaction, after this: under REPEATABLE READ this one does not see who committed since 1.
         with database.reading() as session:
             top = session.scalar(_top(database.dialect, table, key))
             look = watch.look(session)
