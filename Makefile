@@ -6,7 +6,8 @@ BIN     = $(VENV)/bin
 OLDEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.8.*/bin/python3.8) $(shell command -v python3.8 2>/dev/null))
 BACKEND_TESTS = tests/contract tests/integration
 
-EXAMPLES = quickstart.py database_batch/main.py message_queue/main.py monitoring/main.py
+EXAMPLES = quickstart.py database_batch/main.py message_queue/main.py monitoring/main.py flask_app/main.py \
+           sqlalchemy_backfill/main.py
 
 .DELETE_ON_ERROR:
 .PHONY: help demo examples test lint test-debian test-oldest test-databases formal clean
@@ -17,7 +18,7 @@ help:  ## show this list
 demo: $(VENV)/.demo  ## a table, four workers, one killed, one frozen; ARGS="--rows 20000"
 	$(BIN)/elk demo $(ARGS)
 
-examples: $(VENV)/.demo  ## every example, one after the other, each with its proof
+examples: $(VENV)/.examples  ## every example, one after the other, each with its proof
 	@set -e; for each in $(EXAMPLES); do echo "== examples/$$each"; $(BIN)/python examples/$$each; done
 
 test: $(VENV)/.test  ## the whole suite; ARGS="-k lease"

@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import uuid
-from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, TypedDict, Union
 
 import attr
 
@@ -325,11 +325,11 @@ class CoordinatorConfig:
             if name not in source or field.name in skipped:
                 continue
             if field.name not in text_options:
-                values[field.name] = _from_text(name, source[name])
+                values[field.name] = value_from_text(name, source[name])
             elif source[name] or field.default is not None:
                 values[field.name] = source[name]
         breaker = {
-            field.name: _from_text(name, source[name])
+            field.name: value_from_text(name, source[name])
             for field in attr.fields(CircuitBreakerConfig)
             for name in (prefix + "CIRCUIT_BREAKER_" + field.name.upper(),)
             if name in source
@@ -342,7 +342,45 @@ class CoordinatorConfig:
         return cls.from_mapping(values)
 
 
-def _from_text(name: str, text: str) -> Any:
+class CoordinatorOptions(TypedDict, total=False):
+    """The options as keyword arguments of a Coordinator: what an editor completes and mypy checks.
+
+    Text is as good as a StrategyType, and a dict as a CircuitBreakerConfig.
+    """
+
+    strategy: Union[StrategyType, str]
+    heartbeat_interval: float
+    worker_ttl: Optional[float]
+    partition_lock_expiry: float
+    leader_lock_expiry: float
+    leader_election_interval: float
+    worker_partition_multiple: int
+    allocation_interval: float
+    max_pending_partitions: int
+    task_window_size: int
+    allow_preemption: bool
+    max_attempts: int
+    retry_backoff: Sequence[float]
+    max_deliveries: int
+    circuit_breaker: Union[CircuitBreakerConfig, Dict[str, Any], None]
+    stop_timeout: float
+    task_timeout: Optional[float]
+    metrics_enabled: bool
+    metrics_addr: str
+    admin_token: Optional[str]
+    worker_id: Optional[str]
+    listeners: Any
+    archive_keep: Optional[int]
+    gap_detector: Optional[Any]
+    affinity: bool
+    logger: Optional[logging.Logger]
+
+
+def value_from_text(name: str, text: str) -> Any:
+    """Return what the text of an environment variable means: a number, true, false, none or JSON.
+
+    :raises ConfigError: when it is none of these, naming the variable.
+    """
     word = text.strip().lower()
     if word in ("none", "null", ""):
         return None

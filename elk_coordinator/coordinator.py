@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from typing import Any, Callable, Dict, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import attr
 
 from elk_coordinator.admin.service import AdminService
 from elk_coordinator.assembly import LEADER_ROLES, HttpRole, Parts
-from elk_coordinator.config import CoordinatorConfig, check_namespace, check_options
+from elk_coordinator.config import CoordinatorConfig, CoordinatorOptions, check_namespace, check_options
 from elk_coordinator.errors import ConfigError, ForkedError, StateError, StoreError, StoreUnavailable
 from elk_coordinator.leader.election import STOPPING
 from elk_coordinator.model import Beat, CancelReason, PartitionStats, WorkerInfo
+from elk_coordinator.observability.app import App
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.partition.factory import create_strategy
 from elk_coordinator.partition.gaps import Gaps
@@ -27,10 +28,9 @@ from elk_coordinator.protocols import (
     RUNNING,
     STARTING,
     STOPPED,
+    AnyProcessor,
     Health,
     PartitionPlanner,
-    ProcessContext,
-    Processor,
 )
 from elk_coordinator.runtime import lifecycle
 from elk_coordinator.runtime.clock import Clock
@@ -39,7 +39,8 @@ from elk_coordinator.runtime.threads import spawn
 from elk_coordinator.store.base import DataStore, warn_of_eviction
 from elk_coordinator.worker.circuit_breaker import BreakerState, CircuitBreaker
 
-ProcessFunction = Callable[[ProcessContext, int, int, Dict[str, Any]], Optional[int]]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 #: Seconds for the round trip of start(): of the 5 that are promised, what a slow refusal may add is left over.
 START_TIMEOUT = 4.5
@@ -71,12 +72,12 @@ class Coordinator:
         self,
         namespace: str,
         store: DataStore,
-        processor: Union[Processor, ProcessFunction],
+        processor: AnyProcessor,
         planner: Optional[PartitionPlanner] = None,
         *,
         config: Optional[CoordinatorConfig] = None,
         clock: Optional[Clock] = None,
-        **options: Any,
+        **options: Unpack[CoordinatorOptions],
     ) -> None:
         check_options(list(options))
         self.namespace = check_namespace(namespace)
@@ -383,6 +384,10 @@ class Coordinator:
     def http_address(self) -> Optional[str]:
         """``host:port`` of the built-in HTTP thread; None when it is off or found no port."""
         return self._http_address
+
+    def wsgi_app(self) -> App:
+        """Return what the built-in HTTP thread serves as a WSGI application, to mount elsewhere; needs no start()."""
+        return self._parts.http_app(self, self._logger)
 
     @property
     def strategy(self) -> PartitionStrategy:

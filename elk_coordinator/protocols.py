@@ -5,7 +5,20 @@ Structural types: any object with the right methods will do, none of these needs
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Protocol, Sequence, Tuple, Union, runtime_checkable
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+    Union,
+    runtime_checkable,
+)
 
 import attr
 
@@ -344,6 +357,7 @@ class CoordinatorView(Protocol):
     def fleet(self) -> List[WorkerInfo]: ...
 
 
-ProcessFunction = Any  # Callable[[ProcessContext, int, int, Dict[str, Any]], Optional[int]]; precise in coordinator.py
+#: A processor may be a plain function: ``process(ctx, min_id, max_id, options)``.
+ProcessFunction = Callable[[ProcessContext, int, int, Dict[str, Any]], Optional[int]]
 AnyProcessor = Union[Processor, ProcessFunction]
 Ranges = Iterable[Tuple[int, int]]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import operator
 import threading
+import types
 from typing import Any, Callable, List, Optional
 
 from elk_coordinator.errors import ConfigError, PlannerError
@@ -139,6 +141,7 @@ class GuardedPlanner:
         """Return up to *limit* explicit ranges behind *start_id*, ordered and disjoint."""
         out: List[Range] = []
         edge = start_id
+        items: Any = None
         try:
             items = self._call("plan", ctx, start_id, limit)
             # A generator has done nothing so far: its work is in the steps of this loop.
@@ -167,6 +170,10 @@ class GuardedPlanner:
             raise PlannerError("planner.plan raised %s" % show(exc)) from exc
         finally:
             self._began = None
+            if isinstance(items, types.GeneratorType):
+                # Here and now, in the thread it ran in: it may hold a cursor or a context that ends with it.
+                with contextlib.suppress(Exception):
+                    items.close()
         return out
 
 

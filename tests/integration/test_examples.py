@@ -18,6 +18,8 @@ CASES = {
     "quickstart.py": "orders without a total: 0",
     "database_batch/main.py": "accounts with exactly one bonus: 50000, with none or more: 0",
     "message_queue/main.py": "messages handled: 3000 of 3000, missing or wrong: 0",
+    "flask_app/main.py": "orders with a wrong total: 0 of 6000",
+    "sqlalchemy_backfill/main.py": "articles counted exactly once: 20000 of 20000",
     "monitoring/main.py": "leaders: 1, stores up: 3 of 3",
 }
 
@@ -52,6 +54,15 @@ def test_a_redis_that_does_not_answer_is_one_clear_line(tmp_path: pathlib.Path) 
     done = run("quickstart.py", tmp_path, ELK_REDIS_URL="redis://127.0.0.1:1/0")
     assert done.returncode == 1 and "Traceback" not in done.stdout, done.stdout
     assert "quickstart: the store could not be reached" in done.stdout
+
+
+def test_every_folder_has_a_readme_that_says_how_to_run_it() -> None:
+    folders = sorted(path for path in EXAMPLES.iterdir() if path.is_dir() and list(path.glob("*.py")))
+    assert len(folders) >= 4
+    for folder in folders:
+        text = (folder / "README.rst").read_text()
+        if (folder / "main.py").exists():
+            assert "python examples/%s/main.py" % folder.name in text
 
 
 def test_every_example_says_how_to_run_it_and_is_in_the_makefile() -> None:

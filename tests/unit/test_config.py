@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from elk_coordinator.config import (
     CircuitBreakerConfig,
     CoordinatorConfig,
+    CoordinatorOptions,
     check_namespace,
     check_options,
     default_worker_id,
@@ -95,6 +96,10 @@ def test_defaults_are_those_of_the_contract() -> None:
         "worker_id",
         "logger",
     }
+
+
+def test_an_editor_completes_every_option_and_no_other() -> None:
+    assert list(CoordinatorOptions.__annotations__) == [field.name for field in attr.fields(CoordinatorConfig)]
 
 
 def test_defaults_give_a_lease_of_thirty_seconds() -> None:
