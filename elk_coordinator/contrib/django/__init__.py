@@ -1,8 +1,8 @@
 """elk_coordinator in a Django project (3.2 and newer); see docs/django.rst.
 
-Put ``"elk_coordinator.contrib.django"`` into INSTALLED_APPS and an ``ELK_COORDINATOR`` dict into the settings. Importing
-this, ``django.setup()`` and ``ready()`` start nothing: workers are started by ``manage.py elk_worker``, or by your own
-``build(alias).start()``.
+Put ``"elk_coordinator.contrib.django"`` into INSTALLED_APPS and an ``ELK_COORDINATOR`` dict into the settings.
+Importing this, ``django.setup()`` and ``ready()`` start nothing: workers are started by ``manage.py elk_worker``, or by
+your own ``build(alias).start()``.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ Plain forms, so that it works without JavaScript.
 
 from __future__ import annotations
 
+from typing import Any, Dict, List
+
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect

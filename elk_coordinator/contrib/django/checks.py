@@ -30,7 +30,8 @@ def check_settings(app_configs: Optional[Iterable[Any]] = None, **kwargs: Any) -
     except ConfigError as exc:
         return [checks.Error(str(exc), hint=DOCS, id="elk.E001")]
     if not given:
-        return [checks.Warning("ELK_COORDINATOR is missing or empty: there is nothing to run", hint=DOCS, id="elk.W001")]
+        text = "ELK_COORDINATOR is missing or empty: there is nothing to run"
+        return [checks.Warning(text, hint=DOCS, id="elk.W001")]
     found: List[Any] = []
     for alias, values in given.items():
         found += _check_entry(str(alias), values)

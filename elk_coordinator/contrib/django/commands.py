@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Union
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
@@ -16,7 +16,7 @@ class ElkCommand(BaseCommand):
     """A command for one coordinator of the settings. An error of the library is one line and exit code 1."""
 
     #: The settings of the coordinators are checked, the rest of the project is not asked: an operator is in a hurry.
-    requires_system_checks = [TAG]
+    requires_system_checks: Union[str, List[str]] = [TAG]
 
     #: How the alias is given; a command with other positional arguments makes it an option.
     alias_argument = "alias"
@@ -63,7 +63,8 @@ class AskingCommand(ElkCommand):
         with get_admin(options["alias"]) as admin:
             command_id = asked(admin)
             if not options["wait"] > 0:
-                self.stdout.write("command %s is queued; the leader of %s carries it out" % (command_id, admin.namespace))
+                text = "command %s is queued; the leader of %s carries it out"
+                self.stdout.write(text % (command_id, admin.namespace))
                 return
             status = admin.wait(command_id, options["wait"])
         told = "command %s (%s) is %s" % (command_id, status.kind, status.state)

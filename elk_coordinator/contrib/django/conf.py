@@ -139,7 +139,7 @@ class Entry:
         return found() if inspect.isclass(found) else found
 
     def check_shape(self, key: str, found: Any) -> None:
-        """Refuse what can be no processor or planner, without building it. :raises ConfigError: saying what it lacks."""
+        """Refuse what can be no processor or planner, without building it. :raises ConfigError: what it lacks."""
         shown = "%s: %s: %r" % (self.where, key, self.values.get(key))
         if found is None:
             if key == "PROCESSOR":
@@ -175,7 +175,7 @@ def _arguments(cls: Any) -> List[str]:
 
 
 def entry(alias: str = "default") -> Entry:
-    """Return one coordinator of the setting. :raises ConfigError: there is none of that name, or it has unknown keys."""
+    """Return one coordinator of the setting. :raises ConfigError: no such one, or it has unknown keys."""
     given = all_settings()
     if alias not in given:
         if not given:

@@ -64,7 +64,9 @@ class QuerySetPlanner:
         edges of :mod:`elk_coordinator.contrib.sql`); None: the table's largest key, right for tables that rest.
     """
 
-    def __init__(self, queryset: Any, partition_size: int = 1000, using: Optional[str] = None, edge: Any = None) -> None:
+    def __init__(
+        self, queryset: Any, partition_size: int = 1000, using: Optional[str] = None, edge: Any = None
+    ) -> None:
         self._source = queryset
         self._size = _positive("partition_size", partition_size)
         self._using = using

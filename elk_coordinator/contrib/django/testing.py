@@ -9,8 +9,8 @@
             self.assertEqual(result.processed, 100)
 
 A ``TestCase`` is right here: everything happens on the test's own connection, inside its transaction. A test that
-*starts* a coordinator (``build().start()``) works with other threads, which see neither that transaction nor, on SQLite,
-a database in memory: it needs ``TransactionTestCase`` and ``TEST: {"NAME": <a file>}``.
+*starts* a coordinator (``build().start()``) works with other threads, which see neither that transaction nor, on
+SQLite, a database in memory: it needs ``TransactionTestCase`` and ``TEST: {"NAME": <a file>}``.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ QUESTIONS = {"partition_size", "get_next_max_id", "first_id", "has_data"}
 
 
 class Leftovers(Listener):
-    """Remembers the connections that our threads left open (CONN_MAX_AGE), and closes them when the coordinator stopped.
+    """Remembers connections that our threads left open (CONN_MAX_AGE), and closes them when the coordinator stopped.
 
     Threads of a pool have no end that could be hooked; without this, every stop would leave its connections to the
     garbage collector. One that a task still uses is left alone. Thread-safe.
