@@ -26,7 +26,7 @@ def rows_of(source: Any, using: Optional[str] = None) -> Any:
     source = getattr(source, "_default_manager", source)
     if not callable(getattr(source, "all", None)):
         raise ConfigError("queryset=%r: must be a queryset, a manager, a model or 'app.Model'" % (source,))
-    found = source.all().order_by()
+    found = source.all()
     if found.query.is_sliced:
         raise ConfigError("queryset=%r: must not be sliced; a partition is a range of primary keys" % (source,))
     key = found.model._meta.pk
@@ -37,6 +37,7 @@ def rows_of(source: Any, using: Optional[str] = None) -> Any:
             "queryset: the primary key of %s is a %s; partitions are ranges of integers"
             % (found.model._meta.label, key.get_internal_type())
         )
+    found = found.order_by()
     return found if using is None else found.using(using)
 
 

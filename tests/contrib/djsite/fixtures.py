@@ -10,7 +10,7 @@ import pytest
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.contrib.djsite.settings")
 
-import django  # noqa: E402
+import django
 
 django.setup()
 
