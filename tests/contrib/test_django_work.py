@@ -104,6 +104,22 @@ def test_nothing_is_planned_beyond_the_edge() -> None:
     fill(*range(1, 31))
     assert ranges(QuerySetPlanner(Book, 10, edge=lambda: 20)) == [(1, 10), (11, 20)]
     assert ranges(SparseQuerySetPlanner(Book, 15, edge=lambda: 20)) == [(1, 15), (16, 20)]
+    assert ranges(QuerySetPlanner(Book, 10, edge=lambda: None)) == []
+
+
+def test_an_edge_of_contrib_sql_looks_at_the_table_on_the_connection_that_is_planned() -> None:
+    fill(*range(1, 31))
+    asked = set()
+
+    class Edge:
+        def safe_max(self, database: Any, table: str, key: str) -> Any:
+            asked.add((database, table, key))
+            with database.reading() as session:
+                return session.scalar("SELECT max(%s) - 5 FROM %s" % (key, table))
+
+    assert ranges(QuerySetPlanner(Book, 100, edge=Edge())) == [(1, 25)]
+    ((database, table, key),) = asked
+    assert (database.alias, table, key) == ("default", "shelf_book", "id")
 
 
 def test_the_sparse_planner_counts_rows_and_not_keys() -> None:

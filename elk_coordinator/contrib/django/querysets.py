@@ -8,8 +8,9 @@ from typing import Any, Dict, Iterator, Optional, Tuple
 from django.apps import apps
 from django.db import router, transaction
 
+from elk_coordinator.contrib.django.database import DjangoDatabase
 from elk_coordinator.errors import ConfigError
-from elk_coordinator.model import MAX_ID
+from elk_coordinator.model import MAX_ID, MIN_ID
 from elk_coordinator.protocols import PlannerContext, ProcessContext
 
 
@@ -61,8 +62,9 @@ class QuerySetPlanner:
     :param queryset: a queryset, a manager, a model, or "app.Model" (looked up at the first question).
     :param partition_size: primary keys per partition.
     :param using: the database alias; default: what the queryset says.
-    :param edge: a function without arguments that returns the largest key below which no row can still appear (see the
-        edges of :mod:`elk_coordinator.contrib.sql`); None: the table's largest key, right for tables that rest.
+    :param edge: where planning ends, so that no row appears below it later: an edge of
+        :mod:`elk_coordinator.contrib.sql` (one for each planner), or a function without arguments that returns a key or
+        None when none is known yet. Without an edge: the table's largest key, right for tables that rest.
     """
 
     def __init__(
@@ -71,9 +73,10 @@ class QuerySetPlanner:
         self._source = queryset
         self._size = _positive("partition_size", partition_size)
         self._using = using
-        if edge is not None and not callable(edge):
-            raise ConfigError("edge: must be a function that returns a primary key, not %r" % (edge,))
+        if edge is not None and not callable(edge) and not callable(getattr(edge, "safe_max", None)):
+            raise ConfigError("edge: must be an edge of contrib.sql or a function that returns a key, not %r" % (edge,))
         self._edge = edge
+        self._database: Optional[DjangoDatabase] = None
 
     def rows(self) -> Any:
         """Return the queryset that is planned, without an order."""
@@ -96,8 +99,20 @@ class QuerySetPlanner:
 
     def _last(self, wanted: int) -> int:
         # The edge first, then the rows: what is committed between the two questions is above the edge.
-        edge = None if self._edge is None else self._edge()
-        return min(wanted, MAX_ID if edge is None else int(edge), MAX_ID)
+        if self._edge is None:
+            return min(wanted, MAX_ID)
+        found = self._asked_edge()
+        return MIN_ID if found is None else min(wanted, int(found), MAX_ID)
+
+    def _asked_edge(self) -> Any:
+        if not callable(getattr(self._edge, "safe_max", None)):
+            return self._edge()
+        rows = self.rows()
+        if self._database is None:
+            # One for good: an edge remembers which table it watches. Where rows are read is where it must look.
+            self._database = DjangoDatabase(rows.db)
+        meta = rows.model._meta
+        return self._edge.safe_max(self._database, meta.db_table, meta.pk.column)
 
 
 class SparseQuerySetPlanner(QuerySetPlanner):
