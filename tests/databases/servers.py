@@ -1,4 +1,4 @@
-"""Own servers of PostgreSQL and MariaDB for the tests: a new data directory, a socket file, no port, gone afterwards."""
+"""Own servers of PostgreSQL and MariaDB for tests: a new data directory, a socket file, no port, gone afterwards."""
 
 from __future__ import annotations
 
