@@ -92,7 +92,7 @@ def test_both_processes_of_the_autoreloader_start_nothing(
     assert server.stdout is not None
     try:
         for line in server.stdout:
-            if "Starting development server" in line:
+            if "development server at" in line:
                 break
         else:
             raise AssertionError("runserver ended")
