@@ -52,6 +52,7 @@ def test_the_page_shows_progress_workers_and_what_failed_with_its_text_escaped(f
     assert page.status_code == 200
     assert failed.worker_id in text and failed.namespace in text
     assert "&lt;b&gt;broken&lt;/b&gt;" in text and "<b>broken" not in text
+    assert "<summary>ValueError: &lt;b&gt;broken&lt;/b&gt;</summary>" in text
     assert 'elk-failed" style="width: 100.00%"' in text and "11 &ndash; 20" in text
     assert text.count('value="Retry"') == 2 and "Retry all that failed" in text
     assert "<script" not in text.split('id="content-main"')[1]

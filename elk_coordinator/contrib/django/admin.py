@@ -6,7 +6,7 @@ Plain forms, so that it works without JavaScript.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
@@ -104,7 +104,12 @@ def look(alias: str) -> Dict[str, Any]:
             shown.update(
                 state=state,
                 workers=sorted(service.workers(), key=lambda worker: worker.worker_id),
-                failed=service.partitions(PartitionFilter(statuses=[PartitionStatus.FAILED], limit=SHOWN_FAILED)),
+                failed=[
+                    (partition, _last_line(partition.error))
+                    for partition in service.partitions(
+                        PartitionFilter(statuses=[PartitionStatus.FAILED], limit=SHOWN_FAILED)
+                    )
+                ],
                 commands=service.commands(SHOWN_COMMANDS),
             )
     except ElkError as exc:
@@ -117,3 +122,9 @@ def look(alias: str) -> Dict[str, Any]:
     shown["parts"] = [(name, counts[name], "%.2f" % (100.0 * counts[name] / total)) for name in names]
     shown["done"] = "%.1f" % (100.0 * counts["completion_rate"])
     return shown
+
+
+def _last_line(error: Optional[str]) -> str:
+    """Return the line of a traceback that says what happened."""
+    lines = (error or "").strip().splitlines()
+    return lines[-1][:300] if lines else ""
