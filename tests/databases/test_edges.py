@@ -80,8 +80,9 @@ class Asking:
 class Writer:
     """A thread with a transaction of its own: it draws an ID when told, and commits (or not) when told."""
 
-    connection: Any
+    place: Place
     commits: bool = True
+    ready: threading.Event = attr.Factory(threading.Event)
     draw: threading.Event = attr.Factory(threading.Event)
     drawn: threading.Event = attr.Factory(threading.Event)
     end: threading.Event = attr.Factory(threading.Event)
@@ -90,25 +91,30 @@ class Writer:
 
     def run(self) -> None:
         try:
+            connection = self.place.connect()
+            self.ready.set()
             self.draw.wait()
-            with self.connection.cursor() as cursor:
+            with connection.cursor() as cursor:
                 cursor.execute(INSERT)
             self.drawn.set()
             self.end.wait()
-            self.connection.commit() if self.commits else self.connection.rollback()
+            connection.commit() if self.commits else connection.rollback()
         except BaseException as exc:
             self.errors.append(exc)
         finally:
+            self.ready.set()
             self.drawn.set()
             self.ended.set()
 
 
 @pytest.fixture
 def writers(table: Place) -> Iterator[List[Writer]]:
-    made = [Writer(table.connect(), commits=number % 10 != 0) for number in range(WRITERS)]
+    made = [Writer(table, commits=number % 10 != 0) for number in range(WRITERS)]
     threads = [threading.Thread(target=writer.run) for writer in made]
     for thread in threads:
         thread.start()
+    for writer in made:
+        writer.ready.wait()
     yield made
     for writer in made:
         writer.draw.set()
