@@ -22,6 +22,7 @@ from elk_coordinator.contrib.django import (
 )
 from elk_coordinator.contrib.django.testing import run_coordinator
 from elk_coordinator.contrib.django.wrapping import Leftovers
+from elk_coordinator.contrib.sql import DenseKeyPlanner, OpenTransactions
 from elk_coordinator.errors import ConfigError
 from elk_coordinator.protocols import Event
 from elk_coordinator.store.memory_store import MemoryDataStore
@@ -120,6 +121,14 @@ def test_an_edge_of_contrib_sql_looks_at_the_table_on_the_connection_that_is_pla
     assert ranges(QuerySetPlanner(Book, 100, edge=Edge())) == [(1, 25)]
     ((database, table, key),) = asked
     assert (database.alias, table, key) == ("default", "shelf_book", "id")
+
+
+def test_the_edge_and_the_planner_of_contrib_sql_work_on_djangos_connection() -> None:
+    fill(*range(1, 31))
+    with CaptureQueriesContext(connection) as queries:
+        assert ranges(QuerySetPlanner(Book, 100, edge=OpenTransactions())) == [(1, 30)]
+        assert ranges(DenseKeyPlanner(DjangoDatabase(), "shelf_book", partition_size=100))[-1][1] == 30
+    assert not [query["sql"] for query in queries if query["sql"].startswith("BEGIN IMMEDIATE")]
 
 
 def test_the_sparse_planner_counts_rows_and_not_keys() -> None:
