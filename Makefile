@@ -4,13 +4,14 @@ VENV   ?= .venv
 ARGS   ?=
 BIN     = $(VENV)/bin
 OLDEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.8.*/bin/python3.8) $(shell command -v python3.8 2>/dev/null))
+NEWEST ?= $(firstword $(foreach v,13 12 11 10,$(wildcard $(HOME)/.pyenv/versions/3.$(v).*/bin/python3.$(v)) $(shell command -v python3.$(v) 2>/dev/null)) $(PYTHON))
 BACKEND_TESTS = tests/contract tests/integration
 
-EXAMPLES = quickstart.py database_batch/main.py message_queue/main.py monitoring/main.py flask_app/main.py \
-           sqlalchemy_backfill/main.py
+EXAMPLES = quickstart.py database_batch/main.py django_site/main.py flask_app/main.py sqlalchemy_backfill/main.py \
+           message_queue/main.py monitoring/main.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test lint test-debian test-oldest test-databases formal clean
+.PHONY: help demo examples test lint test-debian test-oldest test-frameworks test-databases formal clean
 
 help:  ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1  -  \2/p' Makefile
@@ -37,6 +38,11 @@ test-oldest:  ## contract and integration tests on Python 3.8, from pyenv or PAT
 
 test-databases: $(VENV)/.test-databases  ## planners and guards on real servers: apt-get install postgresql mariadb-server
 	$(BIN)/python -m pytest tests/databases $(ARGS)
+
+test-frameworks:  ## tests/contrib on Python 3.8 with the oldest frameworks, and on the newest Python with the newest
+	@test -n "$(OLDEST)" || { echo "Python 3.8 was found neither in ~/.pyenv/versions nor on PATH" >&2; exit 1; }
+	PIP_CONSTRAINT=tests/contrib/oldest.txt $(MAKE) test PYTHON="$(OLDEST)" VENV=.venv-oldest ARGS="tests/contrib $(ARGS)"
+	PIP_UPGRADE=1 $(MAKE) test PYTHON="$(NEWEST)" VENV=.venv-newest ARGS="tests/contrib $(ARGS)"
 
 formal:  ## the model of the protocol and its mutants; needs spin and gcc; ARGS="work/M_NO_SEQUENCE"
 	$(PYTHON) formal/run.py $(ARGS)

@@ -32,10 +32,10 @@ RANKS = {
     "assembly": 5,
     "coordinator": 6,
     "": 7,  # elk_coordinator/__init__.py, the public names
-    "contrib": 8,
     "testing": 8,
-    "cli": 9,  # the demo starts a server by elk_coordinator.testing
-    "__main__": 10,
+    "contrib": 9,  # the frameworks' test helpers are run_inline under another roof
+    "cli": 10,  # shares the loop of a worker with contrib; the demo starts a server by elk_coordinator.testing
+    "__main__": 11,
 }
 #: May be imported inside a function, since it may be absent; everything else stands at the top.
 OPTIONAL = {"django", "flask", "sqlalchemy", "hiredis", "psycopg", "psycopg2", "fakeredis", "gevent", "uwsgi", "tomli"}
