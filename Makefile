@@ -6,10 +6,10 @@ BIN     = $(VENV)/bin
 OLDEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.8.*/bin/python3.8) $(shell command -v python3.8 2>/dev/null))
 BACKEND_TESTS = tests/contract tests/integration
 
-EXAMPLES = quickstart.py database_batch/main.py message_queue/main.py monitoring/main.py
+EXAMPLES = quickstart.py database_batch/main.py gunicorn/main.py message_queue/main.py monitoring/main.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test lint test-debian test-oldest formal clean
+.PHONY: help demo examples test lint lint-deploy test-debian test-oldest formal clean
 
 help:  ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1  -  \2/p' Makefile
@@ -17,7 +17,7 @@ help:  ## show this list
 demo: $(VENV)/.demo  ## a table, four workers, one killed, one frozen; ARGS="--rows 20000"
 	$(BIN)/elk demo $(ARGS)
 
-examples: $(VENV)/.demo  ## every example, one after the other, each with its proof
+examples: $(VENV)/.test  ## every example, one after the other, each with its proof
 	@set -e; for each in $(EXAMPLES); do echo "== examples/$$each"; $(BIN)/python examples/$$each; done
 
 test: $(VENV)/.test  ## the whole suite; ARGS="-k lease"
@@ -26,6 +26,12 @@ test: $(VENV)/.test  ## the whole suite; ARGS="-k lease"
 lint: $(VENV)/.dev  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+lint-deploy: $(VENV)/.dev  ## the Dockerfile, the Kubernetes manifests and the systemd unit, by the tools of each
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/kubernetes-validate --strict --quiet deploy/kubernetes/*.yaml
+	@if command -v systemd-analyze >/dev/null; then tests/contrib/verify_unit.sh deploy/systemd/elk-worker@.service; \
+	else echo "systemd-analyze is not here: the unit was not verified"; fi
 
 test-debian: $(VENV)/.test  ## what of contract and integration tests needs a server, on the redis-server found on PATH
 	ELK_TEST_SERVER=path $(BIN)/python -m pytest $(BACKEND_TESTS) -k "not fakeredis and not memory" $(ARGS)

@@ -17,6 +17,7 @@ EXAMPLES = ROOT / "examples"
 CASES = {
     "quickstart.py": "orders without a total: 0",
     "database_batch/main.py": "accounts with exactly one bonus: 50000, with none or more: 0",
+    "gunicorn/main.py": "orders without a total: 0",
     "message_queue/main.py": "messages handled: 3000 of 3000, missing or wrong: 0",
     "monitoring/main.py": "leaders: 1, stores up: 3 of 3",
 }
