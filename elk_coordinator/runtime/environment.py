@@ -51,8 +51,9 @@ class Process:
     environ: Mapping[str, str]
     argv: Sequence[str]
     pid: int
-    #: The innermost frame of the main thread.
-    frame: Optional[FrameType]
+    #: Returns the innermost frame of the main thread. Asked under gunicorn only: sys._current_frames() crashes the
+    #: interpreter (seen on 3.11) in a process that uWSGI, telling Python nothing, forked from one with threads.
+    frame: Callable[[], Optional[FrameType]]
 
 
 def look(process: Optional[Process] = None) -> Environment:
@@ -77,9 +78,11 @@ def _look(seen: Process) -> Environment:
 
 
 def _this() -> Process:
-    main = threading.main_thread().ident
-    frames = sys._current_frames()
-    return Process(sys.modules, os.environ, list(getattr(sys, "argv", ())), os.getpid(), frames.get(main or 0))
+    return Process(sys.modules, os.environ, list(getattr(sys, "argv", ())), os.getpid(), _main_frame)
+
+
+def _main_frame() -> Optional[FrameType]:
+    return sys._current_frames().get(threading.main_thread().ident or 0)
 
 
 def _program(seen: Process) -> str:
@@ -97,7 +100,7 @@ def _gunicorn(seen: Process) -> _Answer:
         return None
     # The main thread of the arbiter and of every worker stands inside a method of the same Arbiter; only its pid tells
     # them apart. It has none yet while --preload loads the application.
-    frame = seen.frame
+    frame = seen.frame()
     while frame is not None:
         if frame.f_globals.get("__name__") == "gunicorn.arbiter" and "self" in frame.f_locals:
             if getattr(frame.f_locals["self"], "pid", None) not in (None, 0, seen.pid):
@@ -134,7 +137,8 @@ def _uwsgi(seen: Process) -> _Answer:
         return "uWSGI", findings  # one process: it loads, and it serves
     findings.append(
         "started while uWSGI loads the application before it forks: its workers inherit no thread, so they have no "
-        "coordinator, and this one lives in the master; set lazy-apps = true, or start in a function under "
+        "coordinator, this one lives in the master, and a worker may hang for a lock that one of its threads held; "
+        "set lazy-apps = true, or start in a function under "
         "@uwsgidecorators.postfork or with %s, %s" % (PER_PROCESS, _DEDICATED)
     )
     return "uWSGI master", findings

@@ -7,8 +7,8 @@ bind = "127.0.0.1:8000"
 workers = 2
 worker_class = "gthread"
 threads = 4
-# Both above stop_timeout (25 s by default): after graceful_timeout a worker told to end is killed, after timeout one that
-# drains at the end of its max_requests. What was killed is done again elsewhere, as soon as its lease has run out.
+# Both above stop_timeout (25 s by default): after graceful_timeout a worker told to end is killed, after timeout one
+# that drains at the end of its max_requests. What was killed is done again elsewhere, once its lease has run out.
 graceful_timeout = 30
 timeout = 30
 max_requests = 10000

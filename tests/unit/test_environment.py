@@ -31,7 +31,7 @@ def seen(
 ) -> Any:
     loaded = {each: None for each in modules if isinstance(each, str)}
     loaded.update({each.__name__: each for each in modules if not isinstance(each, str)})
-    return look(Process(loaded, env, argv, PID, frame))
+    return look(Process(loaded, env, argv, PID, lambda: frame))
 
 
 def module(name: str, **content: Any) -> types.ModuleType:
