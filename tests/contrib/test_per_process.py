@@ -92,5 +92,6 @@ def test_another_process_with_the_same_memory_gets_its_own_even_if_the_lock_was_
         childs = elk()
         assert childs is not parents and childs.health().state == "running"
         assert childs.stop()
+        built.remove(childs)
     monkeypatch.undo()
     assert elk() is parents
