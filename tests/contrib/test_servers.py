@@ -299,6 +299,8 @@ def test_the_first_request_starts_it_in_a_uwsgi_worker_without_any_hook(shop: Sh
     server = shop._start([*UWSGI, "--ini", str(RECIPE / "uwsgi.ini"), "--http-socket", shop.address])
     page = shop.wait(shop.answers, "a page")
     assert page["pid"] in children(server.pid)
+    # A worker told to end while it loads the application takes its time over it.
+    shop.wait(lambda: len(re.findall(r"WSGI app 0 .* ready", shop.log())) == 2, "both workers")
     shop.done(5)
     shop.end(server)
     assert shop.lost() == []

@@ -78,6 +78,15 @@ def test_uwsgi_says_whether_it_has_forked() -> None:
     assert seen([uwsgi(numproc=1, threads=b"2")]) == Environment("uWSGI"), "one process loads and serves"
 
 
+def test_stacks_are_read_under_gunicorn_only_since_that_crashes_in_some_forks_of_uwsgi() -> None:
+    def crash() -> None:
+        raise AssertionError("asked for the stack")
+
+    worker = uwsgi(worker=1, enable_threads=True)
+    for modules, server in (({"uwsgi": worker}, "uWSGI worker 1"), ({"gunicorn.arbiter": None}, "python"), ({}, "job")):
+        assert look(Process(modules, {}, ["job"], PID, crash)).server == server
+
+
 def test_uwsgi_without_threads_is_told_what_to_set() -> None:
     (finding,) = seen([uwsgi(worker=1, master=True, lazy_apps=True)]).findings
     assert "enable-threads = true" in finding
