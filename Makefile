@@ -8,10 +8,10 @@ NEWEST ?= $(firstword $(foreach v,13 12 11 10,$(wildcard $(HOME)/.pyenv/versions
 BACKEND_TESTS = tests/contract tests/integration
 
 EXAMPLES = quickstart.py database_batch/main.py django_site/main.py flask_app/main.py sqlalchemy_backfill/main.py \
-           message_queue/main.py monitoring/main.py
+           gunicorn/main.py message_queue/main.py monitoring/main.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test lint test-debian test-oldest test-frameworks test-databases formal clean
+.PHONY: help demo examples test lint lint-deploy test-debian test-oldest test-frameworks test-databases formal clean
 
 help:  ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1  -  \2/p' Makefile
@@ -28,6 +28,12 @@ test: $(VENV)/.test  ## the whole suite; ARGS="-k lease"
 lint: $(VENV)/.dev  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+lint-deploy: $(VENV)/.dev  ## the Dockerfile, the Kubernetes manifests and the systemd unit, by the tools of each
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/kubernetes-validate --strict --quiet deploy/kubernetes/*.yaml
+	@if command -v systemd-analyze >/dev/null; then tests/contrib/verify_unit.sh deploy/systemd/elk-worker@.service; \
+	else echo "systemd-analyze is not here: the unit was not verified"; fi
 
 test-debian: $(VENV)/.test  ## what of contract and integration tests needs a server, on the redis-server found on PATH
 	ELK_TEST_SERVER=path $(BIN)/python -m pytest $(BACKEND_TESTS) -k "not fakeredis and not memory" $(ARGS)

@@ -32,7 +32,7 @@ from elk_coordinator.protocols import (
     Health,
     PartitionPlanner,
 )
-from elk_coordinator.runtime import lifecycle
+from elk_coordinator.runtime import environment, lifecycle
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.store_watch import StoreWatch
 from elk_coordinator.runtime.threads import spawn
@@ -138,10 +138,10 @@ class Coordinator:
             self._state = RUNNING
             lifecycle.register(self)
             self._crew.start()
-        self._logger.info(
-            "worker %s started in namespace %s: window %d, lease %.1f s; work of a dead worker resumes within %.1f s",
-            self.worker_id, self.namespace, self.config.task_window_size, self.config.lease, self.config.recovery_bound,
-        )  # fmt: skip
+        config = self.config
+        environment.look().announce(
+            self._logger, self.namespace, self.worker_id, config.task_window_size, config.lease, config.recovery_bound
+        )
         self._emit("started", lease=self.config.lease, recovery_bound=self.config.recovery_bound)
         return self
 
@@ -299,7 +299,7 @@ class Coordinator:
         if self._state == FORKED or self._pid != os.getpid():
             raise ForkedError(
                 "this coordinator was made in process %d and its threads stayed there; build a new one after the fork "
-                "(gunicorn: in post_fork; uWSGI: lazy-apps)" % self._pid
+                "(gunicorn: in post_fork; uWSGI: lazy-apps; or elk_coordinator.contrib.per_process)" % self._pid
             )
 
     def resize_window(self, size: int) -> None:

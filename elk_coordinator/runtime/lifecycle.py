@@ -6,7 +6,8 @@ time (private; a test fails loudly on a Python that lost it). On 3.8 ``atexit`` 
 still run after the grace are taken off the list that the interpreter joins; being daemons, they end with the process.
 
 Fork. A child has none of its parent's threads, and a future given to an inherited executor never completes. Inherited
-coordinators are therefore marked: their methods raise ForkedError, and a new one may be built in the child.
+coordinators are therefore marked: their methods raise ForkedError, and a new one may be built in the child. uWSGI forks
+without telling Python; there the pid tells.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ class Stoppable(Protocol):
 
 
 _live: "weakref.WeakSet[Any]" = weakref.WeakSet()
+#: In which process each was registered.
+_homes: "weakref.WeakKeyDictionary[Any, int]" = weakref.WeakKeyDictionary()
 _hooked: List[str] = []
 
 
 def register(thing: Stoppable) -> None:
     """Have *thing* told of exit and fork for as long as it lives or until :func:`unregister`."""
+    _homes[thing] = os.getpid()
     _live.add(thing)
     if not _hooked:
         _hooked.append("done")
@@ -55,6 +59,8 @@ def unregister(thing: Stoppable) -> None:
 
 def _at_exit() -> None:
     for thing in list(_live):
+        if _homes.get(thing) != os.getpid():
+            continue  # inherited by a fork that nobody told us of: the parent's to stop
         try:
             thing.stop_at_exit()
         except Exception:

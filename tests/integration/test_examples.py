@@ -18,6 +18,7 @@ CASES = {
     "quickstart.py": "orders without a total: 0",
     "database_batch/main.py": "accounts with exactly one bonus: 50000, with none or more: 0",
     "django_site/main.py": "orders with the right total, set once: 20000, others: 0",
+    "gunicorn/main.py": "orders without a total: 0",
     "message_queue/main.py": "messages handled: 3000 of 3000, missing or wrong: 0",
     "flask_app/main.py": "orders with a wrong total: 0 of 6000",
     "sqlalchemy_backfill/main.py": "articles counted exactly once: 20000 of 20000",

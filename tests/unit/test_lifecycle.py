@@ -239,6 +239,18 @@ def test_everything_alive_is_told_of_the_exit_whatever_one_of_them_raises(alone:
     assert [thing.told for thing in things] == [["exit"], ["exit"], ["exit"], []]
 
 
+def test_what_a_fork_brought_along_without_telling_us_is_the_parents_to_stop(
+    alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inherited, own = Thing(), Thing()
+    lifecycle.register(inherited)
+    pid = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: pid + 1)  # uWSGI: the same memory, another process
+    lifecycle.register(own)
+    lifecycle._at_exit()
+    assert (inherited.told, own.told) == ([], ["exit"])
+
+
 def test_what_is_forgotten_elsewhere_is_not_kept_alive(alone: None) -> None:
     thing = Thing()
     lifecycle.register(thing)
