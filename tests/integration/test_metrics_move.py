@@ -104,7 +104,7 @@ def test_every_family_moves(
     second = build(Counting(work), planner, **options)
     second.register_metrics(seen.registry)
     second.start()
-    lonely = build(namespace="lonely", store=RedisDataStore.from_url("redis://127.0.0.1:1/0"), **options)
+    lonely = build(namespace="lonely", store=RedisDataStore.from_url("redis://127.0.0.1:1/0", 0.2), **options)
     lonely.register_metrics(seen.registry)
     lonely.start(require_store=False)
 
@@ -141,7 +141,9 @@ def test_every_family_moves(
     assert wanted - ZERO - seen.moved == set()
 
 
-def test_a_follower_exports_nothing_that_the_leader_says(build: Callable[..., Coordinator]) -> None:
+def test_a_follower_exports_nothing_that_the_leader_says(
+    build: Callable[..., Coordinator], monkeypatch: pytest.MonkeyPatch
+) -> None:
     leader, follower = build(planner=Numbers(50)), build()
     seen, other = Scraped(), Scraped()
     leader.register_metrics(seen.registry)
@@ -152,7 +154,9 @@ def test_a_follower_exports_nothing_that_the_leader_says(build: Callable[..., Co
     other.wait("store_op_duration_seconds")
     ours = {family.name for family in FAMILIES if family.leader_only}
     assert ours & other.present == set()
-    leader._parts.leader.election.step_down("test")  # type: ignore[union-attr]
+    election: Any = leader._parts.leader.election  # type: ignore[union-attr]
+    monkeypatch.setattr(election, "_may_stand", lambda: False)
+    election.step_down("test")
     now = Scraped()
     leader.unregister_metrics(seen.registry)
     leader.register_metrics(now.registry)

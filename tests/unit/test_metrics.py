@@ -654,7 +654,19 @@ def test_an_applications_multiprocess_directory_stays_empty(tmp_path: pathlib.Pa
         text = metrics.exposition()[0].decode()
         assert 'elk_coordinator_node_tasks_processed_items_total{worker_id="w1"} 7.0' in text, text
         assert 'elk_coordinator_is_leader{node_id="w1"} 0.0' in text  # no label pid
+        # Beside the application's own, in either kind of registry it may have.
+        from prometheus_client import REGISTRY, CollectorRegistry, Counter, generate_latest, multiprocess
+        from elk_coordinator.observability import merged
+        for registry in (REGISTRY, CollectorRegistry()):
+            merged.register(metrics, registry)
+            shown = generate_latest(registry).decode()
+            assert 'items_total{coordinator="orders",worker_id="w1"} 7.0' in shown, shown
         assert os.listdir(os.environ["PROMETHEUS_MULTIPROC_DIR"]) == []
+        multiprocess.MultiProcessCollector(registry)
+        Counter("own", "The application's.").inc()
+        shown = generate_latest(registry).decode()
+        assert "own_total 1.0" in shown, shown
+        assert shown.count('items_total{coordinator="orders",worker_id="w1"} 7.0') == 1, shown
         print("fine")
     """)
     env = dict(os.environ, PROMETHEUS_MULTIPROC_DIR=str(tmp_path), PYTHONPATH=str(ROOT))
