@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 import attr
 
 from elk_coordinator.admin.service import AdminService
-from elk_coordinator.assembly import LEADER_ROLES, HttpRole, Parts
+from elk_coordinator.assembly import LEADER_ROLES, HttpRole, Monitored, Parts
 from elk_coordinator.config import CoordinatorConfig, CoordinatorOptions, check_namespace, check_options
 from elk_coordinator.errors import ConfigError, ForkedError, StateError, StoreError, StoreUnavailable
 from elk_coordinator.leader.election import STOPPING
@@ -50,7 +50,7 @@ EXIT_GRACE = 10.0
 STOP_SLACK = 1.5
 
 
-class Coordinator:
+class Coordinator(Monitored):
     """Processes a growing space of IDs together with every other worker of the same namespace.
 
     ::
@@ -430,16 +430,6 @@ class Coordinator:
         return self._parts.health(
             self._state, self._accepted.is_set(), self._paused, self._watch, self._http_address, uptime
         )
-
-    def cached_stats(self) -> Optional[PartitionStats]:
-        """The leader's last look at the counts; None on a follower."""
-        leader = self._parts.leader
-        return leader.recovery.stats if leader is not None and self.is_leader else None
-
-    def cached_workers(self) -> Optional[int]:
-        """Live workers at the leader's last look; None on a follower."""
-        leader = self._parts.leader
-        return leader.recovery.active_workers if leader is not None and self.is_leader else None
 
     def stats(self) -> PartitionStats:
         """Return the counts, in one round trip."""

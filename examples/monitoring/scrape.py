@@ -13,8 +13,9 @@ PREFIX = "elk_coordinator_"
 #: What to look at first, and why.
 SERIES = {
     "is_leader": "exactly one worker says 1",
-    "active_workers_count": "by the leader: is somebody missing?",
+    "workers": "by the leader: is somebody missing?",
     "partitions_total": "by the leader: how much was planned",
+    "backlog_items": "by the leader: how many IDs are left",
     "node_tasks_processed_total": "rises while work is done",
     "node_tasks_errors_total": "failing attempts; which kind?",
     "node_tasks_active_processing": "of node_task_window_size: is the window full?",

@@ -113,7 +113,7 @@ class Bench:
         return self.election.pause(self.election.run_once())
 
     def told(self) -> List[Tuple[Any, ...]]:
-        return [(e.kind, e.term, e.facts.get("reason")) for e in self.recorder.events]
+        return [(e.kind, e.term, e.facts.get("reason")) for e in self.recorder.events if e.kind != "stood"]
 
 
 @pytest.fixture
@@ -451,6 +451,8 @@ def test_releasing_the_lock_wakes_followers(stores: Callable[[], Any], clock: Ma
     leader, follower = Bench(stores(), clock, "leader"), Bench(stores(), clock, "follower")
     leader.turn()
     assert follower.turn() > 1.0 and follower.leadership.term is None
+    assert [(e.kind, e.facts) for e in follower.recorder.events] == [("stood", {"failure": "held"})]
+    assert leader.recorder.events[0].facts == {"failure": ""}
     hints = stores()
     wakeup = Wakeup(hints, {"leader": [follower.election.wake.set]}, LOGGER)
     wakeup.run_once()
@@ -460,7 +462,7 @@ def test_releasing_the_lock_wakes_followers(stores: Callable[[], Any], clock: Ma
     assert wakeup.run_once() == "leader"
     assert follower.election.wake.is_set()
     assert follower.turn() == LEASE / 3
-    assert (follower.leadership.term or 0) > leader.recorder.events[0].term
+    assert (follower.leadership.term or 0) > leader.told()[0][1]
     hints._close_hints()
 
 
