@@ -180,7 +180,9 @@ class Variable(NamedTuple):
     def to_json(self, language: str) -> Dict[str, Any]:
         common: Dict[str, Any] = {"name": self.name, "label": say(self.label, language), "hide": 0}
         if self.choices:
-            options = [{"text": text, "value": value, "selected": at == 0} for at, (text, value) in enumerate(self.choices)]
+            options = [
+                {"text": text, "value": value, "selected": at == 0} for at, (text, value) in enumerate(self.choices)
+            ]
             current = {"text": self.choices[0][0], "value": self.choices[0][1]}
             query = ",".join("%s : %s" % pair for pair in self.choices)
             return dict(

@@ -1,0 +1,220 @@
+"""The dashboards without a Grafana: well formed, in step in both languages, and asking only for what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Dict, Iterator, List, Set, Tuple
+
+import promql_parser as promql
+import pytest
+
+from elk_coordinator.observability.families import FAMILIES, PREFIX
+from monitoring.grafana import build
+from monitoring.grafana.model import COLUMNS, LANGUAGES
+
+#: Windows that are not the graph's step: the time range of the page, and the fixed windows of a burn rate.
+FIXED_WINDOWS = {"$__range", "5m", "1h", "6h"}
+MACROS = {"$__rate_interval": "60s", "$__range": "3600s", "$objective": "0.99", "$max_age": "3600"}
+#: Grafana's names of units that we use.
+UNITS = {"short", "s", "percentunit", "cps", "ops", "bytes", "none"}
+COUNTER_FUNCTIONS = {"rate", "increase", "irate"}
+CHINESE = re.compile("[\u4e00-\u9fff]")
+
+KINDS: Dict[str, str] = {}
+LABELS: Dict[str, Set[str]] = {}
+for _family in FAMILIES:
+    _names = ["", "_bucket", "_sum", "_count"] if _family.kind == "histogram" else [""]
+    for _suffix in _names:
+        KINDS[PREFIX + _family.name + _suffix] = _family.kind if not _suffix else "counter"
+        LABELS[PREFIX + _family.name + _suffix] = {*_family.labels, *(["le"] if _suffix == "_bucket" else [])}
+TARGET_LABELS = {"job", "instance"}
+
+FILES = [(dashboard, language) for dashboard in build.DASHBOARDS for language in LANGUAGES]
+EXPRESSIONS = [
+    pytest.param(query.expr, id="%s-%s-%d" % (dashboard.name, panel.title[0], at))
+    for dashboard in build.DASHBOARDS
+    for panel in dashboard.panels()
+    for at, query in enumerate(panel.queries)
+]
+
+
+def plain(expression: str) -> str:
+    """Return the expression as Prometheus would be sent it."""
+    for macro, value in MACROS.items():
+        expression = expression.replace(macro, value)
+    return re.sub(r'"\$\w+"', '".+"', expression)
+
+
+def nodes(node: Any) -> Iterator[Any]:
+    """Yield every node of a parsed expression."""
+    yield node
+    for name in ("expr", "lhs", "rhs", "vector_selector", "param"):
+        child = getattr(node, name, None)
+        if child is not None and type(child).__module__ == type(node).__module__:
+            yield from nodes(child)
+    for child in getattr(node, "args", None) or []:
+        yield from nodes(child)
+
+
+def selectors(expression: str) -> List[Any]:
+    return [n for n in nodes(promql.parse(plain(expression))) if isinstance(n, promql.VectorSelector)]
+
+
+def problems(expression: str) -> List[str]:
+    """Return what is wrong with one expression, in words."""
+    try:
+        tree = promql.parse(plain(expression))
+    except ValueError as exc:
+        return ["does not parse: %s" % exc]
+    found = []
+    ranged = set()
+    for node in nodes(tree):
+        if isinstance(node, promql.Call):
+            names = [s.name for arg in node.args for s in nodes(arg) if isinstance(s, promql.VectorSelector)]
+            if node.func.name in COUNTER_FUNCTIONS:
+                ranged.update(names)
+                found += ["%s of a gauge: %s" % (node.func.name, n) for n in names if KINDS.get(n) == "gauge"]
+            if node.func.name == "histogram_quantile":
+                inner = node.args[1]
+                if not isinstance(inner, promql.AggregateExpr) or "le" not in list(inner.modifier.labels):
+                    found.append("histogram_quantile not over sum by (le)")
+                found += ["quantile of no bucket: %s" % n for n in names if "_bucket" not in n and n not in BESIDE]
+    for selector in (n for n in nodes(tree) if isinstance(n, promql.VectorSelector)):
+        if selector.name not in KINDS:
+            found.append("no such metric: %s" % selector.name)
+            continue
+        matchers = {matcher.name for matcher in selector.matchers.matchers}
+        unknown = matchers - LABELS[selector.name] - TARGET_LABELS - {"__name__"}
+        found += ["%s has no label %s" % (selector.name, label) for label in sorted(unknown)]
+        if "job" not in matchers:
+            found.append("%s: not held to $job" % selector.name)
+        if "coordinator" in LABELS[selector.name] and "coordinator" not in matchers:
+            found.append("%s: not held to $coordinator" % selector.name)
+        if KINDS[selector.name] == "counter" and selector.name not in ranged:
+            found.append("counter without a rate: %s" % selector.name)
+        if KINDS[selector.name] == "histogram":
+            found.append("a histogram by its bare name: %s" % selector.name)
+    windows = set(re.findall(r"\[([^\]:]+)\]", expression)) - {"$__rate_interval"} - FIXED_WINDOWS
+    found += ["window [%s] is neither $__rate_interval nor a window of an objective" % w for w in sorted(windows)]
+    return found
+
+
+#: Stand in a quantile only to say whose buckets are meant.
+BESIDE = {PREFIX + "node_task_window_size", PREFIX + "build_info"}
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_an_expression_asks_for_what_there_is(expression: str) -> None:
+    assert problems(expression) == []
+
+
+CHOSEN = '{job=~"$job", coordinator=~"$coordinator"}'
+
+
+@pytest.mark.parametrize(
+    "expression, complaint",
+    [
+        ("sum(", "does not parse"),
+        ("elk_coordinator_backlog%s" % CHOSEN, "no such metric"),
+        ("elk_coordinator_paused", "not held to $job"),
+        ('elk_coordinator_paused{job=~"$job"}', "not held to $coordinator"),
+        ('elk_coordinator_paused{job=~"$job", coordinator=~"$coordinator", status="a"}', "has no label status"),
+        ("elk_coordinator_planner_errors_total%s" % CHOSEN, "counter without a rate"),
+        ("rate(elk_coordinator_paused%s[$__rate_interval])" % CHOSEN, "rate of a gauge"),
+        ("rate(elk_coordinator_planner_errors_total%s[1m])" % CHOSEN, "window [1m]"),
+        (
+            "histogram_quantile(0.9, rate(elk_coordinator_claim_duration_seconds_bucket%s[$__rate_interval]))" % CHOSEN,
+            "not over sum by (le)",
+        ),
+        (
+            "histogram_quantile(0.9, sum by (le) (rate(elk_coordinator_claim_duration_seconds_sum%s[5m])))" % CHOSEN,
+            "quantile of no bucket",
+        ),
+        ("elk_coordinator_claim_duration_seconds%s" % CHOSEN, "bare name"),
+    ],
+)
+def test_the_check_of_expressions_finds(expression: str, complaint: str) -> None:
+    found = problems(expression)
+    assert any(complaint in problem for problem in found), found
+
+
+def test_the_files_are_what_the_description_says() -> None:
+    written = {path: path.read_text(encoding="utf-8") for path in build.FOLDER.rglob("*.json")}
+    assert written == build.files(), "python -m monitoring.grafana.build"
+
+
+@pytest.mark.parametrize("dashboard, language", FILES, ids=lambda value: getattr(value, "name", value))
+def test_a_dashboard_is_well_formed(dashboard: Any, language: str) -> None:
+    page = dashboard.to_json(language)
+    panels = page["panels"]
+    assert page["uid"] and page["title"] and page["description"] and page["editable"] and page["schemaVersion"] >= 38
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert len({panel["title"] for panel in panels}) == len(panels)
+
+    cells: Set[Tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        own = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not own & cells, "%s overlaps another panel" % panel["title"]
+        assert at["x"] + at["w"] <= COLUMNS, "%s sticks out" % panel["title"]
+        cells |= own
+
+    for panel in (panel for panel in panels if panel["type"] != "row"):
+        defaults = panel["fieldConfig"]["defaults"]
+        assert panel["title"] and len(panel["description"]) > 5 and panel["targets"], panel["title"]
+        assert "?" in panel["description"] or "？" in panel["description"], "a panel answers a question"
+        assert defaults["unit"] in UNITS and defaults["thresholds"]["steps"][0]["value"] is None, panel["title"]
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+        for target in panel["targets"]:
+            assert target["datasource"]["uid"] == "${datasource}"
+            assert panel["type"] == "table" or target["legendFormat"], panel["title"]
+
+
+@pytest.mark.parametrize("dashboard", build.DASHBOARDS, ids=lambda dashboard: dashboard.name)
+def test_the_variables_in_use_are_defined_and_the_defined_are_in_use(dashboard: Any) -> None:
+    page = dashboard.to_json("en")
+    variables = {variable["name"]: variable for variable in page["templating"]["list"]}
+    used = set(re.findall(r"\$\{?([a-z_]+)\}?", json.dumps(page).replace("$__", "")))
+    assert used == set(variables)
+    asked = [variable for variable in variables.values() if variable["type"] == "query"]
+    assert {"job", "coordinator"} <= {variable["name"] for variable in asked}
+    for variable in asked:
+        assert variable["refresh"] == 2, "workers come and go: ask again when the time range changes"
+        assert variable["includeAll"] and variable["multi"] and variable["datasource"]["uid"] == "${datasource}"
+        inner = re.match(r"label_values\((.+), (\w+)\)\Z", variable["definition"])
+        assert inner, variable["definition"]
+        (selector,) = selectors(inner.group(1))
+        assert inner.group(2) in LABELS[selector.name] | TARGET_LABELS
+
+
+def shape(value: Any) -> Any:
+    """Return the JSON with every text a person reads taken out."""
+    if isinstance(value, dict):
+        texts = {"title", "description", "label", "legendFormat", "text", "noValue", "titleFormat", "uid", "tags"}
+        return {key: shape(inner) for key, inner in value.items() if key not in texts and value.get("enable") is None}
+    return [shape(inner) for inner in value] if isinstance(value, list) else value
+
+
+def texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in ("title", "description") and isinstance(inner, str):
+                yield inner
+            yield from texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts(inner)
+
+
+@pytest.mark.parametrize("dashboard", build.DASHBOARDS, ids=lambda dashboard: dashboard.name)
+def test_both_languages_differ_in_their_words_only(dashboard: Any) -> None:
+    english, chinese = (dashboard.to_json(language) for language in LANGUAGES)
+    assert shape(english) == shape(chinese)
+    assert [text for text in texts(english) if CHINESE.search(text)] == []
+    assert [text for text in texts(chinese) if not CHINESE.search(text) and not text.startswith("Elk /")] == []
+
+
+def test_no_two_dashboards_share_a_uid() -> None:
+    uids = [dashboard.to_json(language)["uid"] for dashboard, language in FILES]
+    assert len(set(uids)) == len(uids) == 8
