@@ -14,7 +14,7 @@ from elk_coordinator.assembly import LEADER_ROLES, HttpRole, Parts
 from elk_coordinator.config import CoordinatorConfig, check_namespace, check_options
 from elk_coordinator.errors import ConfigError, ForkedError, StateError, StoreError, StoreUnavailable
 from elk_coordinator.leader.election import STOPPING
-from elk_coordinator.model import Beat, CancelReason, PartitionStats, WorkerInfo
+from elk_coordinator.model import Beat, CancelReason, PartitionStats, Survey, WorkerInfo
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.partition.factory import create_strategy
 from elk_coordinator.partition.gaps import Gaps
@@ -435,6 +435,11 @@ class Coordinator:
         """Live workers at the leader's last look; None on a follower."""
         leader = self._parts.leader
         return leader.recovery.active_workers if leader is not None and self.is_leader else None
+
+    def cached_survey(self) -> Optional[Survey]:
+        """The leader's last look at plan, fleet and archive; None on a follower."""
+        leader = self._parts.leader
+        return leader.recovery.survey if leader is not None and self.is_leader else None
 
     def stats(self) -> PartitionStats:
         """Return the counts, in one round trip."""

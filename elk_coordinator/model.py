@@ -280,6 +280,24 @@ class WorkerInfo:
     info: Dict[str, Any] = attr.Factory(dict)
 
 
+@attr.s(auto_attribs=True, frozen=True, slots=True)
+class Survey:
+    """What the leader sees of plan, fleet and archive when it looks; None = unknown. Instants by the store's clock."""
+
+    #: Priority as text -> pending partitions; "delayed" wait for a retry, "other" are beyond ten values.
+    pending: Mapping[str, int] = attr.Factory(dict)
+    workers: Sequence[WorkerInfo] = ()
+    backlog_items: Optional[int] = None
+    oldest_pending_timestamp_seconds: Optional[float] = None
+    completed_watermark: Optional[int] = None
+    gaps: int = 0
+    gap_items: int = 0
+    archive_partitions: int = 0
+    archive_bytes: int = 0
+    estimated_completion_timestamp_seconds: Optional[float] = None
+    commands_queued: int = 0
+
+
 class Outcome(enum.Enum):
     """What a worker reports of one claim; the single letters travel to the script."""
 
@@ -352,6 +370,8 @@ class Beat:
     config_version: int = 0
     #: Stamp of the last known loss of data by the store; 0 = none.
     lost_mark: int = 0
+    #: The store's clock as the beat ran, in epoch seconds; for people.
+    now: Optional[float] = attr.ib(default=None, eq=False)
 
 
 @attr.s(auto_attribs=True, frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Protocol, Seque
 
 import attr
 
-from elk_coordinator.model import CancelReason, Partition, PartitionStats, WorkerInfo
+from elk_coordinator.model import CancelReason, Partition, PartitionStats, Survey, WorkerInfo
 
 
 class Cancelled(Protocol):
@@ -193,6 +193,10 @@ class Listener:
     def on_became_leader(self, event: Event) -> None:
         """Facts: term, seconds (of the election)."""
 
+    def on_stood(self, event: Event) -> None:
+        """This worker asked for the leader's lease. Facts: failure ("" when it was granted, "held" when another holds
+        it, "store" when the store did not answer)."""
+
     def on_stepped_down(self, event: Event) -> None:
         """Facts: term, reason."""
 
@@ -207,14 +211,18 @@ class Listener:
         """Facts: error (PlannerError), method."""
 
     def on_partition_reclaimed(self, event: Event) -> None:
-        """A lease ran out and the partition came back. Facts: partition_id, token, owner, deliveries, status."""
+        """A lease ran out and the partition came back. Facts: partition_id, token, owner, deliveries, status, error."""
 
     # -- worker
     def on_heartbeat(self, event: Event) -> None:
-        """Facts: ok, seconds (round trip), lateness (seconds behind schedule), held, error."""
+        """Facts: ok, seconds (round trip), lateness (seconds behind schedule), held, error, clock_offset (this host's
+        wall clock minus the store's; None when unknown)."""
 
     def on_claimed(self, event: Event) -> None:
         """One round trip brought partitions. Facts: count, seconds."""
+
+    def on_reported(self, event: Event) -> None:
+        """The store answered reports. Facts: count, seconds (since they were first sent)."""
 
     def on_task_started(self, event: Event) -> None:
         """Facts: partition_id, token, attempt."""
@@ -337,6 +345,10 @@ class CoordinatorView(Protocol):
 
     def cached_workers(self) -> Optional[int]:
         """Live workers at the leader's last look; None on a follower."""
+        ...
+
+    def cached_survey(self) -> Optional[Survey]:
+        """The leader's last look at plan, fleet and archive (at most some seconds old); None on a follower."""
         ...
 
     def stats(self) -> PartitionStats: ...

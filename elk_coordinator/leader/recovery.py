@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Callable, Optional
 
-from elk_coordinator.model import PartitionStats, PartitionStatus, Sweep
+from elk_coordinator.model import PartitionStats, PartitionStatus, Survey, Sweep
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
@@ -43,6 +43,7 @@ class Recovery(Role):
         #: The last counts and number of live workers; None while not leading.
         self.stats: Optional[PartitionStats] = None
         self.active_workers: Optional[int] = None
+        self.survey: Optional[Survey] = None
         self._on_sweep = on_sweep
         self._events = events
         self._logger = logger

@@ -25,6 +25,19 @@ LATENESS_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.
 BREAKER_STATES = {"closed": 0, "half_open": 1, "half-open": 1, "open": 2}
 #: Values of the label ``outcome``.
 OUTCOMES: Mapping[Any, str] = {outcome: outcome.name.lower() for outcome in Outcome}
+#: What became of a partition whose lease ran out: pending again, failed after too many deliveries, or cancelled.
+RECLAIM_REASONS = ("expired", "deliveries", "cancelled")
+#: The store said it is gone, or it could not be renewed in time.
+LOSS_REASONS = ("gone", "not_renewed")
+GONE = "gone from the store"
+#: Values of the label ``what``: the report's outcome, or a checkpoint.
+REFUSED: Labels = ("checkpoint", *OUTCOMES.values())
+#: No answer in time, not reached or cannot serve now, and refused for good.
+STORE_ERROR_KINDS = ("timeout", "unavailable", "error")
+#: Another worker leads, or the store did not answer.
+ELECTION_FAILURES = ("held", "store")
+#: Values of the label ``state``; the first that fits (:func:`worker_state`).
+WORKER_STATES = ("stopping", "starting", "breaker_open", "busy", "idle")
 #: Class name of an exception, lower case -> value of ``error_type``. Everything else is "other": user code may raise
 #: classes without end, labels may not grow without end.
 ERROR_TYPES: Mapping[str, str] = {
@@ -106,6 +119,13 @@ class Family:
 _WORKER = ("worker_id",)
 _OURS = ("coordinator",)
 _NODE = _OURS + _WORKER
+
+
+
+def _leader(name: str, help: str, *labels: str) -> Family:
+    return Family(name, "gauge", help, _OURS + labels, leader_only=True)
+
+
 #: Every family, in the order of the exposition. The first 15 keep names and labels of the system we replace.
 FAMILIES: Tuple[Family, ...] = (
     Family("is_leader", "gauge", "Whether this worker leads (1) or not (0).", ("node_id",)),
@@ -175,21 +195,26 @@ FAMILIES: Tuple[Family, ...] = (
     ),
     Family("partitions_planned_total", "counter", "Partitions created by this worker while it led.", _OURS),
     Family("planner_errors_total", "counter", "Calls of the planner that raised or answered with no plan.", _OURS),
-    Family("reclaims_total", "counter", "Partitions taken back, by this worker, from leases that ran out.", _OURS),
+    Family(
+        "reclaims_total",
+        "counter",
+        "Partitions taken back, by this worker, from leases that ran out; by what became of them.",
+        _OURS + ("reason",),
+    ),
     Family("leader_changes_total", "counter", "Times this worker became leader.", _OURS),
     Family("leader_term", "gauge", "Token of the leader's lease.", _OURS, leader_only=True),
     Family(
         "partition_attempts_total", "counter", "Attempts that ended on this worker, by outcome.", _OURS + ("outcome",)
     ),
-    Family("lease_lost_total", "counter", "Claims of this worker that were lost.", _OURS),
+    Family("lease_lost_total", "counter", "Claims of this worker that were lost, by reason.", _OURS + ("reason",)),
     Family(
         "writes_refused_total",
         "counter",
         "Reports and checkpoints of this worker that the store refused because the claim was gone.",
-        _OURS,
+        _OURS + ("what",),
     ),
     Family("store_up", "gauge", "Whether the store answered when it was last asked (1) or not (0).", _OURS),
-    Family("store_errors_total", "counter", "Times the store stopped answering this worker.", _OURS),
+    Family("store_errors_total", "counter", "Requests to the store that failed, by kind.", _OURS + ("kind",)),
     Family(
         "heartbeat_lateness_seconds",
         "histogram",
@@ -212,10 +237,66 @@ FAMILIES: Tuple[Family, ...] = (
     Family("build_info", "gauge", "Version of the library; always 1.", _OURS + ("version", "python_version")),
     Family("http_requests_total", "counter", "Answers of the HTTP application.", _OURS + ("route", "code")),
     Family("collector_errors_total", "counter", "Questions to the coordinator that failed while being scraped.", _OURS),
+    # -- the plan and the fleet, as the leader last saw them
+    _leader("partitions_pending", "Pending partitions by priority; delayed are those that wait for a retry.", "priority"),
+    _leader("workers", "Live workers by state.", "state"),
+    _leader("backlog_items", "IDs in partitions neither completed nor failed; a good estimate beyond 2,000 partitions."),
+    _leader("oldest_pending_timestamp_seconds", "Epoch seconds at which the oldest pending partition was created."),
+    _leader("planned_upper_bound", "The largest planned ID."),
+    _leader("completed_watermark", "The largest ID up to which all that is planned is completed."),
+    _leader("gaps", "Holes between planned ranges; the first 1,000 ranges are looked at."),
+    _leader("gap_items", "IDs in those holes."),
+    _leader("archive_partitions", "Completed partitions in the compressed archive."),
+    _leader("archive_bytes", "Size of the compressed archive; estimated from some of its chunks."),
+    _leader("estimated_completion_timestamp_seconds", "Epoch seconds when, at the present rate, all open work is done."),
+    _leader("commands_queued", "Operators' commands that have not ended."),
+    # -- this worker
+    Family("report_duration_seconds", "histogram", "From sending reports to their answer.", _OURS, ROUND_TRIP_BUCKETS),
+    Family(
+        "store_op_duration_seconds",
+        "histogram",
+        "Round trips to the store that were answered, by operation.",
+        _OURS + ("op",),
+        ROUND_TRIP_BUCKETS,
+    ),
+    Family(
+        "store_clock_offset_seconds",
+        "gauge",
+        "This host's wall clock minus the store's at the last heartbeat; for people, nothing is decided by it.",
+        _NODE,
+    ),
+    Family(
+        "last_success_timestamp_seconds",
+        "gauge",
+        "Epoch seconds of this worker's last accepted completion; absent before the first.",
+        _NODE,
+    ),
+    Family("leader_election_attempts_total", "counter", "Times this worker stood for election.", _OURS),
+    Family(
+        "leader_election_failures_total",
+        "counter",
+        "Times it stood and was not elected, by reason.",
+        _OURS + ("reason",),
+    ),
+    Family(
+        "config_fingerprint",
+        "gauge",
+        "A 32-bit number of the options that should be equal on all workers of a namespace.",
+        _NODE,
+    ),
+    Family("lease_seconds", "gauge", "Length of a partition's lease on this worker.", _NODE),
+    Family("worker_ttl_seconds", "gauge", "After how long without a heartbeat this worker counts as dead.", _NODE),
+    Family("stopping", "gauge", "Whether this worker is draining or stopped (1) or not (0).", _NODE),
 )
 #: Counters with a label that is not fixed for the worker -> the children of it that can be foreseen.
 FORESEEN: Mapping[str, Sequence[Labels]] = {
     "node_tasks_errors_total": [(label,) for label in ERROR_LABELS],
     "partition_attempts_total": [(label,) for label in OUTCOMES.values()],
     "http_requests_total": [],
+    "store_op_duration_seconds": [],
+    "reclaims_total": [(reason,) for reason in RECLAIM_REASONS],
+    "lease_lost_total": [(reason,) for reason in LOSS_REASONS],
+    "writes_refused_total": [(what,) for what in REFUSED],
+    "store_errors_total": [(kind,) for kind in STORE_ERROR_KINDS],
+    "leader_election_failures_total": [(reason,) for reason in ELECTION_FAILURES],
 }

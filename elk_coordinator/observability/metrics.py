@@ -13,24 +13,28 @@ import functools
 import logging
 import platform
 import threading
-from typing import Any, Callable, Dict, List, Optional, Tuple, TypeVar, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, TypeVar, Union
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from elk_coordinator.errors import StoreUnavailable
 from elk_coordinator.model import Outcome, PartitionStatus
 from elk_coordinator.observability.families import (
     BREAKER_NAME,
-    BREAKER_STATES,
+    ELECTION_FAILURES,
     FAMILIES,
     FORESEEN,
+    GONE,
     OUTCOMES,
     PREFIX,
+    REFUSED,
     Family,
     Histogram,
     Labels,
     error_type,
 )
+from elk_coordinator.observability.gauges import QUESTIONS, Series
 from elk_coordinator.protocols import CoordinatorView, Event, Listener
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.version import __version__
@@ -44,8 +48,7 @@ MAX_STARTED = 20000
 #: No single amount is larger; keeps every sum a number that a float can hold.
 MAX_AMOUNT = 2.0**63
 
-#: Values of the labels that are not fixed -> value of the series.
-_Series = Dict[Labels, Any]
+_BUCKETS = {family.name: family.buckets for family in FAMILIES}
 _Handler = TypeVar("_Handler", bound=Callable[..., None])
 _AnyFamily = Union[CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily]
 
@@ -55,6 +58,15 @@ def _amount(value: Any) -> float:
     if isinstance(value, (int, float)) and 0 <= value <= MAX_AMOUNT:
         return value
     return 0
+
+
+def error_kind(error: Exception) -> str:
+    """Return the label value of a failed request to the store."""
+    if not isinstance(error, StoreUnavailable):
+        return "error"
+    cause = error.__cause__
+    late = isinstance(cause, TimeoutError) or "timeout" in type(cause).__name__.lower()
+    return "timeout" if late else "unavailable"
 
 
 def _harmless(handler: _Handler) -> _Handler:
@@ -79,14 +91,20 @@ class Metrics(Listener):
     :param namespace: value of the label ``coordinator``.
     :param worker_id: value of the labels ``worker_id`` and ``node_id``.
     :param clock: measures how long a task took until the store had its report.
+    :param settings: gauges that never change: ``config_fingerprint``, ``lease_seconds``, ``worker_ttl_seconds``.
     """
 
-    def __init__(self, namespace: str, worker_id: str, clock: Clock) -> None:
+    def __init__(
+        self, namespace: str, worker_id: str, clock: Clock, settings: Optional[Mapping[str, float]] = None
+    ) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._view: Optional[CoordinatorView] = None
         self._store_up = False
         self._last_beat = 0.0
+        #: Gauges without labels of their own, by family: what is set here stays until it is set again.
+        self._set: Dict[str, float] = dict(settings or {})
+        self.namespace = namespace
         #: token -> monotonic seconds of the start; tokens are unique in the namespace.
         self._started: Dict[int, float] = {}
         # What can be foreseen begins at zero, so that a first increment shows in ``rate()``.
@@ -95,8 +113,10 @@ class Metrics(Listener):
             for family in FAMILIES
             if family.kind == "counter"
         }
-        self._histograms: Dict[str, Histogram] = {
-            family.name: Histogram(family.buckets) for family in FAMILIES if family.kind == "histogram"
+        self._histograms: Dict[str, Dict[Labels, Histogram]] = {
+            family.name: {child: Histogram(family.buckets) for child in FORESEEN.get(family.name, [()])}
+            for family in FAMILIES
+            if family.kind == "histogram"
         }
         #: Labels whose value never changes on this worker.
         self._fixed: Dict[str, str] = {
@@ -124,15 +144,19 @@ class Metrics(Listener):
         gauges = self._gauges()  # before the lock: it asks others, and may count an error
         with self._lock:
             counters = {name: dict(children) for name, children in self._counters.items()}
-            histograms = {name: histogram.cumulative() for name, histogram in self._histograms.items()}
+            histograms = {
+                name: {child: histogram.cumulative() for child, histogram in children.items()}
+                for name, children in self._histograms.items()
+            }
         out: List[_AnyFamily] = []
         for family in FAMILIES:
             name = PREFIX + family.name
             if family.kind == "histogram":
                 shown = HistogramMetricFamily(name, family.help, labels=family.labels)
-                buckets, total = histograms[family.name]
-                shown.add_metric(self._values(family, ()), buckets, total)
-                out.append(shown)
+                for child, (buckets, total) in histograms[family.name].items():
+                    shown.add_metric(self._values(family, child), buckets, total)
+                if shown.samples:
+                    out.append(shown)
                 continue
             cls = GaugeMetricFamily if family.kind == "gauge" else CounterMetricFamily
             plain = cls(name, family.help, labels=family.labels)
@@ -174,7 +198,16 @@ class Metrics(Listener):
 
     @_harmless
     def on_partition_reclaimed(self, event: Event) -> None:
-        self._add("reclaims_total")
+        reason = "expired"
+        if event.facts.get("status") is PartitionStatus.FAILED:
+            reason = "cancelled" if str(event.facts.get("error")).startswith("cancelled by ") else "deliveries"
+        self._add("reclaims_total", 1, (reason,))
+
+    @_harmless
+    def on_stood(self, event: Event) -> None:
+        self._add("leader_election_attempts_total")
+        if event.facts.get("failure") in ELECTION_FAILURES:
+            self._add("leader_election_failures_total", 1, (event.facts["failure"],))
 
     # -- worker
     @_harmless
@@ -185,10 +218,18 @@ class Metrics(Listener):
         else:
             self._add("node_heartbeat_errors_total")
         self._observe("heartbeat_lateness_seconds", event.facts.get("lateness"))
+        offset = event.facts.get("clock_offset")
+        if isinstance(offset, float) and abs(offset) < MAX_AMOUNT:
+            with self._lock:
+                self._set["store_clock_offset_seconds"] = offset
 
     @_harmless
     def on_claimed(self, event: Event) -> None:
         self._observe("claim_duration_seconds", event.facts.get("seconds"))
+
+    @_harmless
+    def on_reported(self, event: Event) -> None:
+        self._observe("report_duration_seconds", event.facts.get("seconds"))
 
     @_harmless
     def on_task_started(self, event: Event) -> None:
@@ -212,6 +253,8 @@ class Metrics(Listener):
     def on_partition_completed(self, event: Event) -> None:
         self._add("node_tasks_processed_total")
         self._add("node_tasks_processed_items_total", _amount(event.facts.get("processed")))
+        with self._lock:
+            self._set["last_success_timestamp_seconds"] = float(event.at)
         self._settled(event)
 
     def _settled(self, event: Event) -> None:
@@ -223,12 +266,13 @@ class Metrics(Listener):
 
     @_harmless
     def on_lease_lost(self, event: Event) -> None:
-        self._add("lease_lost_total")
+        self._add("lease_lost_total", 1, ("gone" if event.facts.get("reason") == GONE else "not_renewed",))
         self._forget(event)  # no report will be accepted any more, so there is no duration to the end
 
     @_harmless
     def on_write_refused(self, event: Event) -> None:
-        self._add("writes_refused_total")
+        what = event.facts.get("what")
+        self._add("writes_refused_total", 1, (what if what in REFUSED else "other",))
         self._forget(event)
 
     @_harmless
@@ -240,11 +284,17 @@ class Metrics(Listener):
     @_harmless
     def on_store_unavailable(self, event: Event) -> None:
         self._store_up = False
-        self._add("store_errors_total")
 
     @_harmless
     def on_store_recovered(self, event: Event) -> None:
         self._store_up = True
+
+    def store_answered(self, op: str, seconds: float, error: Optional[Exception]) -> None:
+        """Count one round trip of the store of this worker's threads (DataStore.observe); never raises."""
+        if error is None:
+            self._observe("store_op_duration_seconds", seconds, (op,))
+        else:
+            self._add("store_errors_total", 1, (error_kind(error),))
 
     # -- under the lock
     def _add(self, name: str, amount: float = 1, child: Labels = ()) -> None:
@@ -252,9 +302,12 @@ class Metrics(Listener):
             children = self._counters[name]
             children[child] = children.get(child, 0) + amount
 
-    def _observe(self, name: str, value: Any) -> None:
+    def _observe(self, name: str, value: Any, child: Labels = ()) -> None:
         with self._lock:
-            self._histograms[name].observe(_amount(value))
+            children = self._histograms[name]
+            if child not in children:
+                children[child] = Histogram(_BUCKETS[name])
+            children[child].observe(_amount(value))
 
     def _forget(self, event: Event) -> Optional[float]:
         """Return when the task of *event* started, the first time it is asked for."""
@@ -262,17 +315,19 @@ class Metrics(Listener):
             return self._started.pop(event.facts["token"], None)
 
     # -- reading
-    def _gauges(self) -> Dict[str, _Series]:
+    def _gauges(self) -> Dict[str, Series]:
         """Return the present values of the gauges; what is absent has no series."""
-        out: Dict[str, _Series] = {
+        out: Dict[str, Series] = {
             "is_leader": {(): 0},
             "node_heartbeat_timestamp_seconds": {(): self._last_beat},
             "node_info": {(): 1},
             "build_info": {(): 1},
             "store_up": {(): int(self._store_up)},
         }
+        with self._lock:
+            out.update({name: {(): value} for name, value in self._set.items()})
         if self._view is not None:
-            for question in (_ask_leading, _ask_health, _ask_stats, _ask_workers):
+            for question in QUESTIONS:
                 try:
                     out.update(question(self._view))
                 except Exception:  # one bad answer must not cost the rest of the scrape
@@ -291,40 +346,3 @@ class Metrics(Listener):
         """Return the label values of one series: the fixed ones by name, the child's own in their order."""
         own = iter(child)
         return [self._fixed[label] if label in self._fixed else next(own) for label in family.labels]
-
-
-def _ask_leading(view: CoordinatorView) -> Dict[str, _Series]:
-    return {"is_leader": {(): int(view.is_leader)}}
-
-
-def _ask_stats(view: CoordinatorView) -> Dict[str, _Series]:
-    stats = view.cached_stats()
-    if stats is None:
-        return {}
-    return {
-        "partitions_total": {(): stats.total},
-        "partitions": {(status.value,): getattr(stats, status.value) for status in PartitionStatus},
-    }
-
-
-def _ask_workers(view: CoordinatorView) -> Dict[str, _Series]:
-    return {"active_workers_count": _single(view.cached_workers())}
-
-
-def _ask_health(view: CoordinatorView) -> Dict[str, _Series]:
-    health = view.health()
-    return {
-        "leader_term": _single(health.term),
-        "node_task_queue_active_tasks": {(): health.prefetched},
-        "node_task_window_size": {(): health.window_size},
-        "node_tasks_active_processing": {(): health.in_flight},
-        "node_tasks_prefetched": {(): health.prefetched},
-        "node_tasks_hung": {(): health.hung},
-        "node_circuit_breaker_state": _single(None if health.breaker is None else BREAKER_STATES.get(health.breaker)),
-        "paused": {(): int(health.paused)},
-    }
-
-
-def _single(value: Any) -> _Series:
-    """Return the one series of a family, or none for None."""
-    return {} if value is None else {(): value}
