@@ -47,7 +47,7 @@ BUSY = Row(
         stat(
             Text("Stopping", "停止中"),
             Text("Is it draining? Then it claims nothing more.", "是否在收尾？收尾时不再领取。"),
-            named(ours("stopping")), "short", legend=EACH, width=6,
+            ours("stopping", ONE), "short", legend=EACH, width=6,
             names={"0": (Text("no", "否"), "green"), "1": (Text("draining", "收尾中"), "orange")},
         ),
         lines(
@@ -183,7 +183,7 @@ STORE = Row(
             Text("Clock against the store's", "与存储的时钟差"),
             Text("Does its wall clock go right? Leases do not depend on it; the times people read do.",
                  "时钟准吗？租约不依赖它，但人看到的时间依赖它。"),
-            query(named(ours("store_clock_offset_seconds")), EACH), "s", minimum=None, runbook="ElkCoordinatorClockSkew",
+            query(ours("store_clock_offset_seconds", ONE), EACH), "s", minimum=None, runbook="ElkCoordinatorClockSkew",
         ),
         Panel(
             "table",
@@ -196,8 +196,8 @@ STORE = Row(
             Text("Which settings are in force? They may change at run time; all workers should show the same.",
                  "哪些设置在生效？运行时可变；所有节点应一致。"),
             queries(
-                (named(ours("lease_seconds")), Text("{{worker_id}} lease", "{{worker_id}} 租约")),
-                (named(ours("worker_ttl_seconds")), Text("{{worker_id}} worker TTL", "{{worker_id}} 节点 TTL")),
+                (ours("lease_seconds", ONE), Text("{{worker_id}} lease", "{{worker_id}} 租约")),
+                (ours("worker_ttl_seconds", ONE), Text("{{worker_id}} worker TTL", "{{worker_id}} 节点 TTL")),
             ),
             "s", runbook="ElkCoordinatorConfigDrift",
         ),
