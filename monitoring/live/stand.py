@@ -41,7 +41,7 @@ class Missing(Exception):
 
 
 def shorten(rules: str, factor: float) -> str:
-    """Return alerting rules with every ``for:``, ``interval:`` and [window] divided by *factor*, at least 1 s and 5 s."""
+    """Return rules with every ``for:`` and ``interval:`` (at least 1 s) and [window] (5 s) divided by *factor*."""
 
     def divided(text: str, least: int) -> str:
         seconds = sum(int(n) * _SECONDS[unit] for n, unit in re.findall(r"(\d+)([smhd])", text))
