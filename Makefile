@@ -9,7 +9,7 @@ BACKEND_TESTS = tests/contract tests/integration
 EXAMPLES = quickstart.py database_batch/main.py message_queue/main.py monitoring/main.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test lint test-debian test-oldest formal clean
+.PHONY: help demo examples test lint test-debian test-oldest test-monitoring look formal clean
 
 help:  ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1  -  \2/p' Makefile
@@ -33,6 +33,12 @@ test-debian: $(VENV)/.test  ## what of contract and integration tests needs a se
 test-oldest:  ## contract and integration tests on Python 3.8, from pyenv or PATH
 	@test -n "$(OLDEST)" || { echo "Python 3.8 was found neither in ~/.pyenv/versions nor on PATH" >&2; exit 1; }
 	$(MAKE) test PYTHON="$(OLDEST)" VENV=.venv-3.8 ARGS="$(BACKEND_TESTS) $(ARGS)"
+
+test-monitoring: $(VENV)/.test  ## a real Prometheus watches a fleet; needs prometheus, of Debian or Ubuntu
+	$(BIN)/python -m pytest tests/monitoring tests/monitoring_live $(ARGS)
+
+look: $(VENV)/.look  ## faults, their alerts, and the pictures in docs/images; four minutes; needs prometheus
+	$(BIN)/python -m monitoring.live.look $(ARGS)
 
 formal:  ## the model of the protocol and its mutants; needs spin and gcc; ARGS="work/M_NO_SEQUENCE"
 	$(PYTHON) formal/run.py $(ARGS)

@@ -41,7 +41,7 @@ class Missing(Exception):
 
 
 def shorten(rules: str, factor: float) -> str:
-    """Return rules with every ``for:`` and ``interval:`` (at least 1 s) and [window] (5 s) divided by *factor*."""
+    """Return rules with their times divided by *factor*: ``for:``, intervals and steps 1 s at least, windows 5 s."""
 
     def divided(text: str, least: int) -> str:
         seconds = sum(int(n) * _SECONDS[unit] for n, unit in re.findall(r"(\d+)([smhd])", text))
@@ -52,7 +52,8 @@ def shorten(rules: str, factor: float) -> str:
         lambda m: m.group(1) + divided(m.group(2), 1),
         rules,
     )
-    return re.sub(r"\[((?:\d+[smhd])+)(:?[^\]]*)\]", lambda m: "[%s%s]" % (divided(m.group(1), 5), m.group(2)), rules)
+    rules = re.sub(r"\[((?:\d+[smhd])+)(?=[\]:])", lambda m: "[" + divided(m.group(1), 5), rules)
+    return re.sub(r"(?<=:)((?:\d+[smhd])+)\]", lambda m: divided(m.group(1), 1) + "]", rules)
 
 
 def free_port() -> int:

@@ -22,7 +22,7 @@ class Numbers:
 
 
 class Work:
-    """A mix of short and longer partitions; one in twenty-five fails at its first attempt."""
+    """A mix of short and longer partitions; one in two hundred fails at its first attempt."""
 
     def process(self, ctx, min_id, max_id, options):
         number = options["partition_id"]
@@ -30,6 +30,6 @@ class Work:
             raise ConnectionError("the database is gone, as far as this demonstration goes")
         ctx.wait(0.1 + 0.05 * (number % 7) + (0.5 if number % 40 == 0 else 0.0))
         ctx.raise_if_cancelled()
-        if ctx.attempt == 1 and number % 25 == 0:
+        if ctx.attempt == 1 and number % 200 == 0:
             raise TimeoutError("a statement took too long, as far as this demonstration goes")
         return max_id - min_id + 1
