@@ -87,7 +87,7 @@ NOW = Row(
                  "节点能否访问存储？以最差的节点为准。"),
             "min by (coordinator) (%s)" % ours("store_up"), "short", thresholds=((None, "red"), (1.0, "green")),
             names={"0": (Text("no", "否"), "red"), "1": (Text("yes", "是"), "green")},
-            runbook="ElkCoordinatorStoreErrors",
+            runbook="ElkCoordinatorStoreDown",
         ),
         stat(
             Text("Different settings", "配置种类"),

@@ -49,7 +49,7 @@ STABLE = Row(
             Text("Does the planner answer? Each is a round without new partitions; the log says why.",
                  "规划器有回答吗？每次错误表示一轮没有新分区；原因见日志。"),
             "sum by (coordinator) (increase(%s[$__range]))" % ours("planner_errors_total"), "short", decimals=0,
-            thresholds=((None, "green"), (1.0, "orange")),
+            thresholds=((None, "green"), (1.0, "orange")), runbook="ElkCoordinatorPlannerFailing",
         ),
         Panel(
             "state-timeline",
@@ -112,7 +112,7 @@ PLANNING = Row(
         lines(
             Text("Planner errors", "规划器错误"),
             Text("Does the planner raise, or answer nonsense?", "规划器抛出异常或给出无效回答了吗？"),
-            query("sum by (coordinator) (%s)" % rise("planner_errors_total")), "short",
+            query("sum by (coordinator) (%s)" % rise("planner_errors_total")), "short", runbook="ElkCoordinatorPlannerFailing",
         ),
     ),
 )  # fmt: skip

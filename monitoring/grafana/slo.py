@@ -106,7 +106,7 @@ RELIES = Row(
             Text("Could the workers work? 100 % unless the store or the network fails.",
                  "节点能工作吗？除非存储或网络故障，应为 100 %。"),
             query("avg by (coordinator) (%s)" % ours("store_up")), "percentunit", maximum=1.0,
-            runbook="ElkCoordinatorStoreErrors",
+            runbook="ElkCoordinatorStoreDown",
         ),
         lines(
             Text("A leader is there", "有主节点"),

@@ -42,7 +42,7 @@ BUSY = Row(
             Text("Hung processors", "卡死的处理器"),
             Text("Does user code ignore its cancellation? The log has the stack.", "用户代码是否不理会取消？堆栈见日志。"),
             "sum by (worker_id) (%s)" % ours("node_tasks_hung", ONE), "short", legend=EACH, width=6,
-            thresholds=((None, "green"), (1.0, "red")),
+            thresholds=((None, "green"), (1.0, "red")), runbook="ElkCoordinatorTasksHung",
         ),
         stat(
             Text("Stopping", "停止中"),

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import re
 from typing import Any, Iterator, List, Set, Tuple
 
 import pytest
 
 from monitoring.grafana import build
-from monitoring.grafana.model import COLUMNS, LANGUAGES
+from monitoring.grafana.model import COLUMNS, LANGUAGES, RUNBOOKS
 from tests.monitoring.expressions import complaints, promql_parser, selectors, series
 
 #: Windows that are not the graph's step: the time range of the page, and the fixed windows of a burn rate.
 WINDOWS = {"$__rate_interval", "$__range", "5m", "1h", "6h"}
 #: Grafana's names of units that we use.
 UNITS = {"short", "s", "percentunit", "cps", "ops", "bytes", "none"}
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHINESE = re.compile("[\u4e00-\u9fff]")
 TARGET_LABELS = {"job", "instance"}
 
@@ -156,6 +158,16 @@ def test_both_languages_differ_in_their_words_only(dashboard: Any) -> None:
     assert shape(english) == shape(chinese)
     assert [text for text in texts(english) if CHINESE.search(text)] == []
     assert [text for text in texts(chinese) if not CHINESE.search(text) and not text.startswith("Elk /")] == []
+
+
+def test_the_links_lead_to_runbooks_that_are_there() -> None:
+    pages = {path.stem for path in (ROOT / "docs" / "runbooks").glob("*.rst")}
+    linked = {panel.runbook for dashboard in build.DASHBOARDS for panel in dashboard.panels()} - {""}
+    assert linked - pages == set()
+    urls = {url for text in build.files().values() for url in re.findall(r'"url": "([^"]+)"', text)}
+    assert {url.rpartition("/")[0] for url in urls} == {RUNBOOKS.rpartition("/")[0]}
+    rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "monitoring").glob("prometheus/rules/*.yml"))
+    assert RUNBOOKS % "ElkCoordinatorStalled" in rules, "alerts and panels name one place"
 
 
 def test_no_two_dashboards_share_a_uid() -> None:
