@@ -134,10 +134,10 @@ MOVING = Row(
             "short", runbook="ElkCoordinatorStalled",
         ),
         lines(
-            Text("Backlog and what is completed", "积压与完成进度"),
+            Text("Backlog over time", "积压趋势"),
             Text("Does the backlog shrink? It grows when IDs arrive faster than they are worked off.",
                  "积压在减少吗？ID 到来快于处理时会增长。"),
-            query(BY % ours("backlog_items"), Text("{{coordinator}} backlog", "{{coordinator}} 积压")),
+            query(BY % ours("backlog_items")),
             "short", runbook="ElkCoordinatorBacklogOld",
         ),
     ),
@@ -157,7 +157,7 @@ FAILING = Row(
             Text("Failed attempts by kind of error", "各错误类型的失败"),
             Text("What do the processors raise? The kinds are few on purpose; the log has the tracebacks.",
                  "处理器抛出什么错误？类型刻意保持很少；完整堆栈在日志中。"),
-            query("sum by (error_type) (%s) > 0" % kept_rate("node_tasks_errors_total"), "{{error_type}}"),
+            query("sum by (error_type) (%s)" % kept_rate("node_tasks_errors_total"), "{{error_type}}"),
             "ops", stacked=True, runbook="ElkCoordinatorFailureRatioHigh",
         ),
         lines(
@@ -236,8 +236,8 @@ SLOW = Row(
         ),
         lines(
             Text("Heartbeats behind schedule (99 %)", "心跳延迟（99 %）"),
-            Text("Are processes starved of CPU? Near the lease, work is lost although nobody died.",
-                 "进程缺 CPU 吗？接近租约时长时，节点未死也会丢失分区。"),
+            Text("Are processes starved of CPU, or held up by a store that does not answer? Near the lease, work is lost.",
+                 "进程缺 CPU，或被无应答的存储拖住了吗？接近租约时长时会丢失分区。"),
             query(quantile(0.99, rate("heartbeat_lateness_seconds_bucket"), "coordinator")),
             "s", runbook="ElkCoordinatorWorkerHeartbeatStale",
         ),

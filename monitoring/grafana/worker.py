@@ -139,14 +139,17 @@ FAILS = Row(
             Text("Does it keep its leases? If not: starved of CPU, frozen, or cut off from the store.",
                  "能保住租约吗？否则：缺 CPU、被冻结或与存储断开。"),
             queries(
-                (named(rise("lease_lost_total")), Text("{{worker_id}} lost: {{reason}}", "{{worker_id}} 丢失：{{reason}}")),
-                (named(rise("writes_refused_total")), Text("{{worker_id}} refused: {{what}}", "{{worker_id}} 被拒：{{what}}")),
+                ("sum by (worker_id) (%s)" % named(rise("lease_lost_total")),
+                 Text("{{worker_id}} lost", "{{worker_id}} 丢失")),
+                ("sum by (worker_id) (%s)" % named(rise("writes_refused_total")),
+                 Text("{{worker_id}} refused", "{{worker_id}} 被拒")),
             ),
             "short", runbook="ElkCoordinatorLeaseLostHigh",
         ),
         lines(
             Text("Heartbeats behind schedule (99 %)", "心跳延迟（99 %）"),
-            Text("Is this process starved? The GIL, the CPU or a suspended machine.", "进程是否饥饿？GIL、CPU 或被挂起的机器。"),
+            Text("Is this process held up? The GIL, the CPU, a suspended machine, or a store that does not answer.",
+                 "进程被拖住了吗？GIL、CPU、被挂起的机器，或无应答的存储。"),
             query(slow(0.99, "heartbeat_lateness_seconds"), EACH), "s", runbook="ElkCoordinatorWorkerHeartbeatStale",
         ),
         lines(
@@ -176,7 +179,7 @@ STORE = Row(
         lines(
             Text("Store errors", "存储错误"),
             Text("Which errors does it see?", "它遇到哪些错误？"),
-            query(named(rise("store_errors_total")), "{{worker_id}} {{kind}}"), "short",
+            query("sum by (worker_id, kind) (%s)" % named(rise("store_errors_total")), "{{worker_id}} {{kind}}"), "short",
             runbook="ElkCoordinatorStoreErrors",
         ),
         lines(
@@ -189,7 +192,7 @@ STORE = Row(
             "table",
             Text("Versions", "版本"),
             Text("What runs here? Library, Python, system.", "这里运行什么？库、Python 与系统的版本。"),
-            (Query(kept("node_info", ONE), "", instant=True),), "none",
+            (Query(kept("node_info", ONE), "{{worker_id}}  {{version}}  Python {{python_version}}  {{os_type}}", instant=True),), "none",
         ),
         lines(
             Text("Lease and worker TTL in force", "生效的租约与节点 TTL"),

@@ -83,7 +83,7 @@ def watch(stand: Stand, seconds: float) -> Set[str]:
 def look(images: pathlib.Path, folder_of_rules: pathlib.Path) -> List[str]:
     """Run everything; return what was not as it should be."""
     wrong: List[str] = []
-    marks: List[render.Mark] = []
+    spans: List[render.Span] = []
     rules = sorted(folder_of_rules.glob("*.yml"))
     with tempfile.TemporaryDirectory() as folder, Stand(pathlib.Path(folder), WORKERS, rules, FACTOR) as stand:
         wait_until(lambda: stand.targets_up() == WORKERS, 30.0, "all targets found by service discovery")
@@ -97,12 +97,12 @@ def look(images: pathlib.Path, folder_of_rules: pathlib.Path) -> List[str]:
         wrong += ["%s fired without a fault" % name for name in sorted(quiet)]
         lingering: Set[str] = set()
         for fault in FAULTS:
-            marks.append((CLOCK.time(), fault.name))
+            since = CLOCK.time()
             print("%s:" % fault.name)
             fault.begin(stand)
             fired = watch(stand, fault.seconds)
             fault.end(stand)
-            marks.append((CLOCK.time(), "over"))
+            spans.append((since, CLOCK.time(), fault.name))
             print("  fired: %s" % ", ".join(sorted(fired)))
             wrong += ["%s: %s did not fire" % (fault.name, name) for name in sorted(fault.must - fired)]
             others = fired - fault.must - fault.may - lingering
@@ -120,7 +120,7 @@ def look(images: pathlib.Path, folder_of_rules: pathlib.Path) -> List[str]:
                 print("no answer: %s (%s)" % (title, MAY_BE_EMPTY.get(title, "unexpected")))
                 if title not in MAY_BE_EMPTY:
                     wrong.append("panel without an answer: %s" % title)
-        render.draw(images, found, began, until, marks)
+        render.draw(images, found, began, until, spans)
         print("%d panels, %d with an answer; pictures in %s" % (len(found), sum(not a.empty for a in found), images))
     return wrong
 

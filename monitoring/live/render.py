@@ -22,7 +22,8 @@ COLOURS = {"green": "#37872d", "orange": "#d9730d", "red": "#c4162a"}
 INK, FAINT = "#24292e", "#8a949e"
 #: More series than this say nothing in a legend.
 NAMED = 6
-Mark = Tuple[float, str]
+#: (from when, until when, what it was)
+Span = Tuple[float, float, str]
 
 
 def worded(value: float, unit: str) -> str:
@@ -79,7 +80,8 @@ def _lines(axes: Any, answer: Answered, start: float) -> None:
     panel = answer.panel
     series = _all(answer)
     if panel.stacked and series:
-        times = sorted({at for _, points in series for at, _ in points})
+        first, last = (f(at for _, points in series for at, _ in points) for f in (min, max))
+        times = [first + second for second in range(int(last - first) + 1)]
         tables = [dict(points) for _, points in series]
         axes.stackplot([t - start for t in times], [[table.get(t, 0.0) for t in times] for table in tables],
                        labels=[name for name, _ in series], alpha=0.75)  # fmt: skip
@@ -101,8 +103,13 @@ def _lines(axes: Any, answer: Answered, start: float) -> None:
                 axes.axhline(limit, color=COLOURS.get(colour, INK), linewidth=0.8, linestyle="--")
     if panel.minimum is not None:
         axes.set_ylim(bottom=panel.minimum)
+    top = axes.get_ylim()[1]
     if panel.maximum is not None:
         axes.set_ylim(top=panel.maximum * 1.02)
+    elif top < 0.1 and not any(value for _, points in series for _, value in points):
+        axes.set_ylim(top=1)
+    elif series and len(series) <= NAMED:
+        axes.set_ylim(top=top * 1.25)  # room for the legend
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: worded(value, panel.unit)))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     if series and len(series) <= NAMED:
@@ -157,8 +164,8 @@ DRAW: Dict[str, Callable[[Any, Answered, float], None]] = {
 }  # fmt: skip
 
 
-def draw(folder: pathlib.Path, answers: Sequence[Answered], start: float, until: float, marks: Sequence[Mark]) -> None:
-    """Write one picture per dashboard; *marks* are instants to point at."""
+def draw(folder: pathlib.Path, answers: Sequence[Answered], start: float, until: float, spans: Sequence[Span]) -> None:
+    """Write one picture per dashboard; *spans* are times to point at."""
     for dashboard in DASHBOARDS:
         panels = dashboard.to_json("en")["panels"]
         height = max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in panels)
@@ -191,19 +198,19 @@ def draw(folder: pathlib.Path, answers: Sequence[Answered], start: float, until:
                 axes.spines[side].set_visible(False)
             DRAW[place["type"]](axes, answer, start)
             if place["type"] in ("timeseries", "state-timeline", "heatmap"):
-                _time_axis(axes, answer, until - start, [(at - start, name) for at, name in marks])
+                _time_axis(axes, answer, until - start, [(a - start, b - start, name) for a, b, name in spans])
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(str(folder / ("dashboard-%s.png" % dashboard.name)), dpi=80)
         plt.close(figure)
 
 
-def _time_axis(axes: Any, answer: Answered, seconds: float, marks: Sequence[Mark]) -> None:
+def _time_axis(axes: Any, answer: Answered, seconds: float, spans: Sequence[Span]) -> None:
     axes.set_xlim(0, seconds)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "%d:%02d" % divmod(max(0, int(value)), 60)))
     if answer.empty:
         axes.text(0.5, 0.5, "nothing to show", transform=axes.transAxes, ha="center", color=FAINT, fontsize=8)
-    for at, name in marks:
-        axes.axvline(at, color=COLOURS["red"], linewidth=0.7, linestyle=":")
-        axes.text(at, 1.0, " " + name, transform=axes.get_xaxis_transform(), fontsize=5, color=COLOURS["red"], va="top",
-                  rotation=90)  # fmt: skip
+    for begin, end, name in spans:
+        axes.axvspan(begin, end, color=COLOURS["red"], alpha=0.09, linewidth=0)
+        axes.text((begin + end) / 2, 1.005, name, transform=axes.get_xaxis_transform(), fontsize=5.5,
+                  color=COLOURS["red"], va="bottom", ha="center")  # fmt: skip
