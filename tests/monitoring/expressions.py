@@ -7,7 +7,7 @@ that older Pythons cannot get (see setup.cfg, extra ``test``): there the names a
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Set, Tuple
+from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, Set, Tuple
 
 from elk_coordinator.observability.families import FAMILIES, PREFIX, Family
 
@@ -29,7 +29,11 @@ MACROS = (
 )
 RATES = frozenset(["rate", "irate", "increase", "resets", "changes"])
 
-Selector = Tuple[str, Tuple[str, ...], bool]
+#: Of these, what makes sense for counters only; a gauge may change.
+FOR_COUNTERS = frozenset(["rate", "irate", "increase", "resets"])
+
+#: Name, labels it is matched by, functions of RATES around it.
+Selector = Tuple[str, Tuple[str, ...], FrozenSet[str]]
 
 
 def plain(expression: str) -> str:
@@ -64,7 +68,7 @@ def _walk(node: Any, inside: Tuple[str, ...] = ()) -> Iterator[Tuple[Any, Tuple[
 
 
 def selectors(expression: str) -> List[Selector]:
-    """Return (name, labels it is matched by, whether a rate stands around it) for each selector; ValueError if bad."""
+    """Return every selector of *expression*; ValueError when it does not parse."""
     text = plain(expression)
     if promql_parser is None:
         return _selectors_by_token(text)
@@ -74,16 +78,20 @@ def selectors(expression: str) -> List[Selector]:
             matchers = node.matchers.matchers
             labels = tuple(matcher.name for matcher in matchers)
             named = [matcher.value for matcher in matchers if matcher.name == "__name__"]
-            out.append((node.name or (named[0] if named else ""), labels, bool(RATES.intersection(inside))))
+            out.append((node.name or (named[0] if named else ""), labels, RATES.intersection(inside)))
     return out
 
 
-_TOKEN = re.compile(r"\b((?:elk_coordinator_|coordinator:elk_)[\w:]*)\s*(?:\{([^}]*)\})?\s*(\[)?")
+_TOKEN = re.compile(r"(?:\b(\w+)\s*\(\s*)?\b((?:elk_coordinator_|coordinator:elk_)[\w:]*)\s*(?:\{([^}]*)\})?\s*")
 
 
 def _selectors_by_token(text: str) -> List[Selector]:
     return [
-        (match.group(1), tuple(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", match.group(2) or "")), match.group(3) is not None)
+        (
+            match.group(2),
+            tuple(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", match.group(3) or "")),
+            RATES.intersection([match.group(1) or ""]),
+        )
         for match in _TOKEN.finditer(text)
     ]
 
@@ -124,7 +132,7 @@ def complaints(expression: str, recorded: Iterable[str] = (), extra_labels: Iter
             out.append("%s has no label %s" % (name, label))
         if family.kind != "gauge" and not rated:
             out.append("%s only ever grows: put rate() or increase() around it" % name)
-        if family.kind == "gauge" and rated and family.name not in ("is_leader", "config_fingerprint"):
+        if family.kind == "gauge" and FOR_COUNTERS.intersection(rated):
             out.append("%s is a gauge: rate() and increase() are for counters" % name)
     labels_of_all = {label for name, _, _ in found if name in exported for label in exported[name].labels}
     for label in sorted(grouping(expression) - labels_of_all - every - {"le"}):
