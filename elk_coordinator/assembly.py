@@ -18,8 +18,10 @@ from elk_coordinator.leader.election import Election, Leadership
 from elk_coordinator.leader.gaps import GapFiller
 from elk_coordinator.leader.planner import GuardedPlanner
 from elk_coordinator.leader.recovery import Recovery
-from elk_coordinator.model import Beat, CancelReason, Sweep
+from elk_coordinator.model import Beat, CancelReason, PartitionStats, Survey, Sweep
+from elk_coordinator.observability import merged
 from elk_coordinator.observability.app import App, Handler, Request, Response, json_response
+from elk_coordinator.observability.gauges import fingerprint
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.observability.metrics import Metrics
 from elk_coordinator.partition.event_log import EventWriter
@@ -119,6 +121,44 @@ class LeaderParts:
         self.election = election
 
 
+class Monitored:
+    """What monitoring may ask of a coordinator, from any thread; a part of its public face. Never asks the store."""
+
+    _parts: Parts
+
+    def register_metrics(self, registry: Any) -> None:
+        """Show our series in *registry*, a ``CollectorRegistry`` of the application, until :meth:`unregister_metrics`.
+
+        Each series has the label ``coordinator`` there, so several coordinators may share one; see docs/metrics.rst.
+
+        :raises ConfigError: when it is no registry.
+        """
+        merged.register(self._parts.metrics, registry)
+
+    def unregister_metrics(self, registry: Any) -> None:
+        """Take our series out of *registry* again, for example after ``stop()``."""
+        merged.unregister(self._parts.metrics, registry)
+
+    def cached_stats(self) -> Optional[PartitionStats]:
+        """Return the leader's last look at the counts; None on a follower."""
+        recovery = self._leading()
+        return None if recovery is None else recovery.stats
+
+    def cached_workers(self) -> Optional[int]:
+        """Return the live workers at the leader's last look; None on a follower."""
+        recovery = self._leading()
+        return None if recovery is None else recovery.active_workers
+
+    def cached_survey(self) -> Optional[Survey]:
+        """Return the leader's last look at plan, fleet and archive; None on a follower."""
+        recovery = self._leading()
+        return None if recovery is None else recovery.survey
+
+    def _leading(self) -> Optional[Recovery]:
+        leader = self._parts.leader
+        return leader.recovery if leader is not None and self._parts.leadership.term is not None else None
+
+
 class Parts:
     """The parts of one coordinator, wired and not yet started.
 
@@ -159,7 +199,17 @@ class Parts:
             config.admin_token,
             logger,
         )
-        self.metrics = Metrics(namespace, worker_id, clock)
+        self.metrics = Metrics(
+            namespace,
+            worker_id,
+            clock,
+            {
+                "config_fingerprint": fingerprint(self.settings()),
+                "lease_seconds": config.lease,
+                "worker_ttl_seconds": config.effective_worker_ttl,
+            },
+        )
+        self.lease_store.observe(self.metrics.store_answered)
         self.journal = EventWriter(self.strategy.store, namespace, worker_id, clock, logger)
         self.events = Events(namespace, worker_id, clock, logger, [self.metrics, self.journal], config.listeners)
         self.crew = Crew(namespace, clock, logger, owner.on_role_death, owner.on_store_failure)
@@ -265,6 +315,18 @@ class Parts:
         add_admin_api(app, self.admin_api)
         return app
 
+    def settings(self) -> Dict[str, Any]:
+        """Return what should be equal everywhere; ``elk doctor`` compares it, the metrics show a number of it."""
+        return {
+            "strategy": self.config.strategy.value,
+            "lease": self.config.lease,
+            "worker_ttl": self.config.effective_worker_ttl,
+            "leader_lock_expiry": self.config.leader_lock_expiry,
+            "max_attempts": self.config.max_attempts,
+            "max_deliveries": self.config.max_deliveries,
+            "archive_keep": self.config.archive_keep,
+        }
+
     def describe(self, state: str, pid: int, http: Optional[str]) -> Dict[str, Any]:
         """Return what the registry shows of this worker; JSON-ready."""
         running, waiting = self.window.load()
@@ -280,16 +342,7 @@ class Parts:
             "prefetched": waiting,
             "hung": self.window.hung,
             "plans": self.leader is not None,
-            # What should be equal everywhere; ``elk doctor`` compares it.
-            "settings": {
-                "strategy": self.config.strategy.value,
-                "lease": self.config.lease,
-                "worker_ttl": self.config.effective_worker_ttl,
-                "leader_lock_expiry": self.config.leader_lock_expiry,
-                "max_attempts": self.config.max_attempts,
-                "max_deliveries": self.config.max_deliveries,
-                "archive_keep": self.config.archive_keep,
-            },
+            "settings": self.settings(),
             "state": state,
             **self.breaker_facts(),
             "http": http,

@@ -10,11 +10,11 @@ from typing import Any, Callable, Dict, List, Optional, Union
 import attr
 
 from elk_coordinator.admin.service import AdminService
-from elk_coordinator.assembly import LEADER_ROLES, HttpRole, Parts
+from elk_coordinator.assembly import LEADER_ROLES, HttpRole, Monitored, Parts
 from elk_coordinator.config import CoordinatorConfig, check_namespace, check_options
 from elk_coordinator.errors import ConfigError, ForkedError, StateError, StoreError, StoreUnavailable
 from elk_coordinator.leader.election import STOPPING
-from elk_coordinator.model import Beat, CancelReason, PartitionStats, Survey, WorkerInfo
+from elk_coordinator.model import Beat, CancelReason, PartitionStats, WorkerInfo
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.partition.factory import create_strategy
 from elk_coordinator.partition.gaps import Gaps
@@ -49,7 +49,7 @@ EXIT_GRACE = 10.0
 STOP_SLACK = 1.5
 
 
-class Coordinator:
+class Coordinator(Monitored):
     """Processes a growing space of IDs together with every other worker of the same namespace.
 
     ::
@@ -425,21 +425,6 @@ class Coordinator:
         return self._parts.health(
             self._state, self._accepted.is_set(), self._paused, self._watch, self._http_address, uptime
         )
-
-    def cached_stats(self) -> Optional[PartitionStats]:
-        """The leader's last look at the counts; None on a follower."""
-        leader = self._parts.leader
-        return leader.recovery.stats if leader is not None and self.is_leader else None
-
-    def cached_workers(self) -> Optional[int]:
-        """Live workers at the leader's last look; None on a follower."""
-        leader = self._parts.leader
-        return leader.recovery.active_workers if leader is not None and self.is_leader else None
-
-    def cached_survey(self) -> Optional[Survey]:
-        """The leader's last look at plan, fleet and archive; None on a follower."""
-        leader = self._parts.leader
-        return leader.recovery.survey if leader is not None and self.is_leader else None
 
     def stats(self) -> PartitionStats:
         """Return the counts, in one round trip."""

@@ -32,10 +32,10 @@ NEEDED = (
     "TIME",
     "DEL KEY",
     "HSET KEY f v", "HGET KEY f", "HMGET KEY f", "HGETALL KEY", "HDEL KEY f", "HEXISTS KEY f", "HKEYS KEY",
-    "HLEN KEY", "HINCRBY KEY f 1", "HSCAN KEY 0",
+    "HLEN KEY", "HINCRBY KEY f 1", "HSCAN KEY 0", "HSTRLEN KEY f",
     "SADD KEY m", "SREM KEY m", "SCARD KEY", "SMISMEMBER KEY m", "SSCAN KEY 0",
     "ZADD KEY 0 m", "ZREM KEY m", "ZCARD KEY", "ZSCORE KEY m", "ZMSCORE KEY m", "ZRANGE KEY 0 1",
-    "ZREVRANGE KEY 0 1", "ZRANGEBYSCORE KEY 0 1", "ZRANGEBYLEX KEY - +", "ZSCAN KEY 0",
+    "ZREVRANGE KEY 0 1", "ZRANGEBYSCORE KEY 0 1", "ZRANGEBYLEX KEY - +", "ZCOUNT KEY 0 1", "ZSCAN KEY 0",
     "XADD KEY * f v", "XRANGE KEY - +", "XREVRANGE KEY + -",
 )  # fmt: skip
 #: Those of the wake-up hints: without them everything works, only later.

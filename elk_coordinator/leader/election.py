@@ -146,8 +146,13 @@ class Election(Role):
     def _stand(self) -> float:
         length = self._config.leader_lock_expiry
         sent = self._clock.monotonic()
-        token = self._store.acquire_lock(LOCK, self._worker_id, length, self._memory.floor)
+        try:
+            token = self._store.acquire_lock(LOCK, self._worker_id, length, self._memory.floor)
+        except StoreError:
+            self._events.emit("stood", failure="store")
+            raise
         now = self._clock.monotonic()
+        self._events.emit("stood", failure="held" if token is None else "")
         if token is None:
             _, _, remaining = self._store.read_lock(LOCK)
             # Just after it runs out; the jitter keeps followers from standing all at once.

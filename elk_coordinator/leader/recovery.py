@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Callable, Optional
 
+from elk_coordinator.leader.surveyor import Surveyor
 from elk_coordinator.model import PartitionStats, PartitionStatus, Survey, Sweep
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock
@@ -44,6 +45,7 @@ class Recovery(Role):
         self.stats: Optional[PartitionStats] = None
         self.active_workers: Optional[int] = None
         self.survey: Optional[Survey] = None
+        self._surveyor = Surveyor(strategy, clock, logger)
         self._on_sweep = on_sweep
         self._events = events
         self._logger = logger
@@ -53,12 +55,15 @@ class Recovery(Role):
         """Look once, if this worker leads."""
         term = self._term()
         if term is None:
-            self.stats = self.active_workers = self._counted_at = None
+            self.stats = self.active_workers = self.survey = self._counted_at = None
+            self._surveyor.forget()
             return None
         now = self._clock.monotonic()
         if self._counted_at is None or now - self._counted_at >= COUNT_INTERVAL:
             self.stats = self._strategy.get_partition_stats()
-            self.active_workers = len(self._strategy.workers())
+            workers = self._strategy.workers()
+            self.active_workers = len(workers)
+            self.survey = self._surveyor.look(self.stats, workers)
             self._counted_at = now
         sweep = self._strategy.sweep(term=term)
         for item in sweep.reclaimed:
@@ -68,7 +73,7 @@ class Recovery(Role):
             )  # fmt: skip
             self._events.emit(
                 "partition_reclaimed", partition_id=item.partition_id, token=item.token, owner=item.worker_id,
-                deliveries=item.deliveries, status=item.status,
+                deliveries=item.deliveries, status=item.status, error=item.error,
             )  # fmt: skip
             if item.status is PartitionStatus.FAILED:
                 self._events.emit(

@@ -121,7 +121,6 @@ _OURS = ("coordinator",)
 _NODE = _OURS + _WORKER
 
 
-
 def _leader(name: str, help: str, *labels: str) -> Family:
     return Family(name, "gauge", help, _OURS + labels, leader_only=True)
 
@@ -238,9 +237,9 @@ FAMILIES: Tuple[Family, ...] = (
     Family("http_requests_total", "counter", "Answers of the HTTP application.", _OURS + ("route", "code")),
     Family("collector_errors_total", "counter", "Questions to the coordinator that failed while being scraped.", _OURS),
     # -- the plan and the fleet, as the leader last saw them
-    _leader("partitions_pending", "Pending partitions by priority; delayed are those that wait for a retry.", "priority"),
+    _leader("partitions_pending", "Pending partitions by priority; delayed wait for a retry.", "priority"),
     _leader("workers", "Live workers by state.", "state"),
-    _leader("backlog_items", "IDs in partitions neither completed nor failed; a good estimate beyond 2,000 partitions."),
+    _leader("backlog_items", "IDs in partitions neither completed nor failed; estimated beyond 2,000 partitions."),
     _leader("oldest_pending_timestamp_seconds", "Epoch seconds at which the oldest pending partition was created."),
     _leader("planned_upper_bound", "The largest planned ID."),
     _leader("completed_watermark", "The largest ID up to which all that is planned is completed."),
@@ -248,7 +247,7 @@ FAMILIES: Tuple[Family, ...] = (
     _leader("gap_items", "IDs in those holes."),
     _leader("archive_partitions", "Completed partitions in the compressed archive."),
     _leader("archive_bytes", "Size of the compressed archive; estimated from some of its chunks."),
-    _leader("estimated_completion_timestamp_seconds", "Epoch seconds when, at the present rate, all open work is done."),
+    _leader("estimated_completion_timestamp_seconds", "Epoch seconds when all open work is done at the present rate."),
     _leader("commands_queued", "Operators' commands that have not ended."),
     # -- this worker
     Family("report_duration_seconds", "histogram", "From sending reports to their answer.", _OURS, ROUND_TRIP_BUCKETS),

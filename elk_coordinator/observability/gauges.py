@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 from elk_coordinator.model import PartitionStatus, WorkerInfo
@@ -16,6 +18,11 @@ Answer = Dict[str, Series]
 def single(value: Any) -> Series:
     """Return the one series of a family, or none for None."""
     return {} if value is None else {(): value}
+
+
+def fingerprint(settings: Mapping[str, Any]) -> int:
+    """Return 32 bits of *settings*: equal settings have equal numbers, on every host and Python."""
+    return zlib.crc32(json.dumps(settings, sort_keys=True).encode("ascii"))
 
 
 def worker_state(info: Mapping[str, Any]) -> str:

@@ -10,7 +10,10 @@ from elk_coordinator.partition import codec
 from elk_coordinator.partition.archive import ChunkChange, DuePage, field
 from elk_coordinator.partition.archive_codec import BUCKET, Row, row_of_done
 from elk_coordinator.partition.strategy import PartitionStrategy
+from elk_coordinator.partition.survey import MOST, SAMPLE, OpenWork, of_reply
 from elk_coordinator.store.redis_store import RedisDataStore
+
+_SURVEY_KEYS = "meta pending suspects delayed failed specs archive archive_index command_queue"
 
 
 class HashArchive(PartitionStrategy):
@@ -33,6 +36,9 @@ class HashArchive(PartitionStrategy):
                 if line or blob:
                     out[bucket] = (line, blob)
         return out
+
+    def open_work(self) -> OpenWork:
+        return of_reply(self.store.run("partition/survey", self.store.keys.many(_SURVEY_KEYS), [MOST, SAMPLE]))
 
     def due_page(self, cursor: str, age: float) -> DuePage:
         args: List[Any] = [cursor, MAX_BATCH, int(age * 1e6)]

@@ -171,7 +171,7 @@ class HashPartitionStrategy(HashAudit):
         self.memory.saw(int(reply[1]))
         letters = reply[5].decode("ascii")
         wishes = {}
-        for i in range(6, len(reply), 2):
+        for i in range(7, len(reply), 2):
             letter, _, who = reply[i + 1].decode("utf-8", "replace").partition(" ")
             wishes[int(reply[i])] = (CancelReason.CANCELLED if letter == "C" else CancelReason.STOP, who)
         return Beat(
@@ -180,6 +180,7 @@ class HashPartitionStrategy(HashAudit):
             bool(reply[3]),
             int(reply[4]),
             int(reply[2]),
+            int(reply[6]) / 1e6,
         )
 
     def _refused(self, schema: str, strategy: str) -> ConfigError:

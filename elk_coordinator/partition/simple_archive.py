@@ -15,11 +15,14 @@ from elk_coordinator.partition.archive import ChunkChange, DamagedChunk, DuePage
 from elk_coordinator.partition.archive_codec import BUCKET, Row, row_of_partition
 from elk_coordinator.partition.document import Document
 from elk_coordinator.partition.strategy import PartitionStrategy
+from elk_coordinator.partition.survey import OpenWork, of_partitions
 
 T = TypeVar("T")
 
 #: Completed partitions that stay in the document before they move to chunks, however young they are.
 MAX_RECENT = 256
+#: Chunks whose size is asked for at one look for monitoring; those seen before are remembered.
+CHUNKS_A_LOOK = 3
 #: Looks at the document until all chunks that it names were there at once.
 _TRIES = 50
 
@@ -30,6 +33,8 @@ def _name(line: str) -> str:
 
 class SimpleArchive(PartitionStrategy):
     """The atomic steps of :class:`~elk_coordinator.partition.archive.Archive`, by compare-and-set of the document."""
+
+    _chunk_sizes: Dict[str, int] = {}
 
     @abc.abstractmethod
     def look(self) -> Document:
@@ -65,6 +70,18 @@ class SimpleArchive(PartitionStrategy):
                 break
             before = lines
         return out
+
+    def open_work(self) -> OpenWork:
+        document = self.look()
+        lines = list(document.chunks.values())
+        # Chunks are never written twice under one name: each is looked at once, a few at a time.
+        sizes = self._chunk_sizes = {line: self._chunk_sizes[line] for line in lines if line in self._chunk_sizes}
+        for line in [line for line in lines if line not in sizes][:CHUNKS_A_LOOK]:
+            sizes[line] = len(self.store.get(_name(line)).data or b"")
+        size = round(sum(sizes.values()) / len(sizes) * len(lines)) if sizes else 0
+        commands = sum(row[4] in ("queued", "running") for row in document.commands.values())
+        records = [record.p for record in document.records.values()]
+        return of_partitions(document.now, records, int(document.meta.get("archived", 0)), size, commands)
 
     def due_page(self, cursor: str, age: float) -> DuePage:
         document = self.look()

@@ -183,7 +183,7 @@ class SimplePartitionStrategy(SimpleArchive):
             wishes = document.wishes(request.claims)
             return Beat(
                 frozenset(lost), wishes, bool(meta.get("paused")), int(meta.get("config_version", 0)),
-                int(meta.get("lost", 0)),
+                int(meta.get("lost", 0)), document.now,
             ), wrote  # fmt: skip
 
         answer = self.change(move)

@@ -22,6 +22,7 @@ from elk_coordinator.model import (
     Turn,
 )
 from elk_coordinator.partition.requests import BeatRequest, Claim, Memory, TurnRequest
+from elk_coordinator.partition.survey import OpenWork
 from elk_coordinator.store.base import DataStore
 
 
@@ -132,6 +133,10 @@ class Steps(abc.ABC):
     @abc.abstractmethod
     def get_partition_stats(self) -> PartitionStats:
         """Return the counts, in one round trip."""
+
+    @abc.abstractmethod
+    def open_work(self) -> OpenWork:
+        """Return what is open, for monitoring; its cost does not follow the number of partitions."""
 
     @abc.abstractmethod
     def is_paused(self) -> bool:

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import abc
 import logging
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from elk_coordinator.model import WorkerInfo
 from elk_coordinator.store import log_document
+
+Observer = Callable[[str, float, Optional[Exception]], None]
 
 
 class Value(NamedTuple):
@@ -93,6 +95,10 @@ class DataStore(abc.ABC):
 
         To be called from one thread per store object only.
         """
+
+    def observe(self, tell: Observer) -> None:
+        """Tell *tell* of every round trip over the connections of this object from now on, from the thread that made
+        it: operation (of a small fixed set), seconds, and the error or None. Stores need not tell anything."""
 
     def append_log(self, name: str, batch: str, entries: Sequence[bytes], keep: int) -> None:
         """Append *entries* (UTF-8, at most 100) to the log called *name*, which keeps about the newest *keep*.

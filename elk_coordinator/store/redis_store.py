@@ -17,8 +17,9 @@ from elk_coordinator.model import WorkerInfo
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.retry import retry_store_call
 from elk_coordinator.store import connect
-from elk_coordinator.store.base import DataStore, Value
+from elk_coordinator.store.base import DataStore, Observer, Value
 from elk_coordinator.store.keys import KeySpace
+from elk_coordinator.store.observed import observed
 from elk_coordinator.store.scripts import Script, Scripts
 
 Arg = Union[str, int, bytes]
@@ -141,16 +142,19 @@ class RedisDataStore(DataStore):
         :raises StoreUnavailable: no answer in time; whether it ran is unknown.
         :raises StoreError: an answer that repeating will not cure.
         """
-        script = self.scripts.get(path)
-        link = self._link
+        script, link = self.scripts.get(path), self._link
         started = link.clock.monotonic()
+        call = observed(link.observer, link.clock, script.name, lambda: link.call(script, keys, args))
         try:
-            return link.call(script, keys, args)
+            return call()
         except StoreUnavailable:
             left = (self.timeout if budget is None else budget) - (link.clock.monotonic() - started)
             if left <= 0 or link.closed.is_set():
                 raise
-            return retry_store_call(lambda: link.call(script, keys, args), link.closed, left)
+            return retry_store_call(call, link.closed, left)
+
+    def observe(self, tell: Observer) -> None:
+        self._link.observer = tell
 
     def now(self) -> float:
         return int(self.run("store/time", [self.keys["meta"]])[0]) / 1e6
@@ -323,6 +327,7 @@ class _Link:
         self._unloaded: Set[str] = set()
         #: The subscription, if any: not every driver reaches its connection when a cluster client is closed.
         self.listening: Any = None
+        self.observer: Optional[Observer] = None
 
     def client(self) -> Any:
         client = self._client

@@ -118,6 +118,8 @@ class Claimer(Role):
             task.marked = True
         self._settle(request, ended, turn)
         self._take(request, turn, first_sent)
+        if request.reports:
+            self._events.emit("reported", count=len(request.reports), seconds=now - first_sent)
         if turn.granted:
             self._events.emit("claimed", count=len(turn.granted), seconds=now - sent)
         wanted = request.free + request.prefetch
@@ -270,7 +272,7 @@ class Claimer(Role):
         for item in sweep.reclaimed:
             self._events.emit(
                 "partition_reclaimed", partition_id=item.partition_id, token=item.token, owner=item.worker_id,
-                deliveries=item.deliveries, status=item.status,
+                deliveries=item.deliveries, status=item.status, error=item.error,
             )  # fmt: skip
 
     # ---------------------------------------------------------------- what became of reports

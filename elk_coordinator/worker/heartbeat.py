@@ -52,6 +52,8 @@ class Heartbeat(Role):
         self._logger = logger
         self._stream = strategy.stream("beat")
         self._due: Optional[float] = None
+        #: This host's wall clock minus the store's, as the last beat saw it; for people, nothing is decided by it.
+        self._offset: Optional[float] = None
         self.stuck_after = config.lease
         self.error_pause = (0.1, min(1.0, config.beat_interval))
 
@@ -71,13 +73,14 @@ class Heartbeat(Role):
             self._watch()
             self._events.emit(
                 "heartbeat", ok=False, seconds=self._clock.monotonic() - began, lateness=lateness,
-                held=len(tasks), error=str(exc),
+                held=len(tasks), error=str(exc), clock_offset=None,
             )  # fmt: skip
             raise
         self._due = began + self.interval
         self._events.emit(
-            "heartbeat", ok=True, seconds=self._clock.monotonic() - began, lateness=lateness, held=len(tasks), error=""
-        )
+            "heartbeat", ok=True, seconds=self._clock.monotonic() - began, lateness=lateness, held=len(tasks),
+            error="", clock_offset=self._offset,
+        )  # fmt: skip
         for partition_id, (reason, who) in beat.cancels.items():
             self._on_wish(partition_id, reason, who)
         self._watch()
@@ -117,6 +120,9 @@ class Heartbeat(Role):
             lease = self._strategy.lease
             sent = self._clock.monotonic()
             beat = self._strategy.beat(self.request([(task.partition.partition_id, task.token) for task in page]))
+            if beat.now is not None:
+                # The store read its clock somewhere between send and answer: the middle is off by half of that.
+                self._offset = self._clock.time() - (self._clock.monotonic() - sent) / 2 - beat.now
             for task in page:
                 if (task.partition.partition_id, task.token) in beat.lost:
                     task.cancel(CancelReason.LEASE_LOST, "the store")

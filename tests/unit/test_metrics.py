@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import textwrap
@@ -13,12 +14,24 @@ from typing import Any, Dict, FrozenSet, Iterator, List, Optional, Set, Tuple
 
 import attr
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from elk_coordinator.errors import PermanentError
-from elk_coordinator.model import Outcome, PartitionStats, PartitionStatus
-from elk_coordinator.observability.families import BREAKER_STATES, ERROR_LABELS, FAMILIES, error_type
+from elk_coordinator.errors import ConfigError, PermanentError, StoreError, StoreUnavailable
+from elk_coordinator.model import Outcome, PartitionStats, PartitionStatus, Survey, WorkerInfo
+from elk_coordinator.observability import merged
+from elk_coordinator.observability.families import (
+    BREAKER_STATES,
+    ELECTION_FAILURES,
+    ERROR_LABELS,
+    FAMILIES,
+    GONE,
+    RECLAIM_REASONS,
+    REFUSED,
+    WORKER_STATES,
+    error_type,
+)
+from elk_coordinator.observability.gauges import fingerprint, worker_state
 from elk_coordinator.observability.metrics import MAX_STARTED, Metrics
 from elk_coordinator.protocols import EVENT_KINDS, Event, Health
 from elk_coordinator.testing import ManualClock
@@ -47,16 +60,38 @@ ORIGINAL: Dict[str, Tuple[str, FrozenSet[str]]] = {
 C = frozenset({"coordinator"})
 OURS: Dict[str, Tuple[str, FrozenSet[str]]] = {
     "partitions": ("gauge", C | {"status"}),
+    "partitions_pending": ("gauge", C | {"priority"}),
+    "workers": ("gauge", C | {"state"}),
+    "backlog_items": ("gauge", C),
+    "oldest_pending_timestamp_seconds": ("gauge", C),
+    "planned_upper_bound": ("gauge", C),
+    "completed_watermark": ("gauge", C),
+    "gaps": ("gauge", C),
+    "gap_items": ("gauge", C),
+    "archive_partitions": ("gauge", C),
+    "archive_bytes": ("gauge", C),
+    "estimated_completion_timestamp_seconds": ("gauge", C),
+    "commands_queued": ("gauge", C),
+    "report_duration_seconds": ("histogram", C),
+    "store_op_duration_seconds": ("histogram", C | {"op"}),
+    "store_clock_offset_seconds": ("gauge", C | {"worker_id"}),
+    "last_success_timestamp_seconds": ("gauge", C | {"worker_id"}),
+    "leader_election_attempts_total": ("counter", C),
+    "leader_election_failures_total": ("counter", C | {"reason"}),
+    "config_fingerprint": ("gauge", C | {"worker_id"}),
+    "lease_seconds": ("gauge", C | {"worker_id"}),
+    "worker_ttl_seconds": ("gauge", C | {"worker_id"}),
+    "stopping": ("gauge", C | {"worker_id"}),
     "partitions_planned_total": ("counter", C),
     "planner_errors_total": ("counter", C),
-    "reclaims_total": ("counter", C),
+    "reclaims_total": ("counter", C | {"reason"}),
     "leader_changes_total": ("counter", C),
     "leader_term": ("gauge", C),
     "partition_attempts_total": ("counter", C | {"outcome"}),
-    "lease_lost_total": ("counter", C),
-    "writes_refused_total": ("counter", C),
+    "lease_lost_total": ("counter", C | {"reason"}),
+    "writes_refused_total": ("counter", C | {"what"}),
     "store_up": ("gauge", C),
-    "store_errors_total": ("counter", C),
+    "store_errors_total": ("counter", C | {"kind"}),
     "heartbeat_lateness_seconds": ("histogram", C),
     "claim_duration_seconds": ("histogram", C),
     "node_task_window_size": ("gauge", C | {"worker_id"}),
@@ -69,7 +104,34 @@ OURS: Dict[str, Tuple[str, FrozenSet[str]]] = {
     "http_requests_total": ("counter", C | {"route", "code"}),
     "collector_errors_total": ("counter", C),
 }
-LEADER_ONLY = {"partitions_total", "active_workers_count", "partitions", "leader_term"}
+FROM_STATS = {"partitions_total", "partitions", "planned_upper_bound"}
+FROM_SURVEY = {
+    "partitions_pending",
+    "workers",
+    "backlog_items",
+    "oldest_pending_timestamp_seconds",
+    "completed_watermark",
+    "gaps",
+    "gap_items",
+    "archive_partitions",
+    "archive_bytes",
+    "estimated_completion_timestamp_seconds",
+    "commands_queued",
+}
+LEADER_ONLY = FROM_STATS | FROM_SURVEY | {"active_workers_count", "leader_term"}
+#: Shown from the first event of their kind on.
+LATER = {"store_op_duration_seconds", "store_clock_offset_seconds", "last_success_timestamp_seconds"}
+SETTINGS = {"config_fingerprint": 4000000000, "lease_seconds": 30.0, "worker_ttl_seconds": 30.0}
+
+
+INFOS: List[Dict[str, Any]] = [
+    {"state": "running", "in_flight": 2, "breaker": "closed"},
+    {"state": "running", "in_flight": 0, "breaker": None},
+    {"state": "running", "in_flight": 1, "breaker": "half_open"},
+    {"state": "draining", "in_flight": 1, "breaker": "open"},
+    {"state": "starting"},
+    {},
+]
 
 
 class View:
@@ -80,7 +142,22 @@ class View:
 
     def __init__(self) -> None:
         self.leads: Any = True
-        self.counts: Any = PartitionStats(total=10, pending=1, claimed=2, running=3, completed=4, failed=0)
+        self.counts: Any = PartitionStats(
+            total=10, pending=1, claimed=2, running=3, completed=4, failed=0, last_allocated_id=-5
+        )
+        self.seen: Any = Survey(
+            pending={"5": 1, "delayed": 0},
+            workers=[WorkerInfo("w%d" % i, 9.0, info) for i, info in enumerate(INFOS)],
+            backlog_items=600,
+            oldest_pending_timestamp_seconds=1.7e9,
+            completed_watermark=-700,
+            gaps=2,
+            gap_items=50,
+            archive_partitions=3,
+            archive_bytes=70,
+            estimated_completion_timestamp_seconds=1.8e9,
+            commands_queued=1,
+        )
         self.workers: Any = 4
         self.state: Any = Health(
             state="running",
@@ -123,6 +200,9 @@ class View:
     def cached_workers(self) -> Optional[int]:
         return self._answer(self.workers)  # type: ignore[no-any-return]
 
+    def cached_survey(self) -> Optional[Survey]:
+        return self._answer(self.seen)  # type: ignore[no-any-return]
+
     def stats(self) -> PartitionStats:
         raise AssertionError("a scrape must not ask the store")
 
@@ -142,7 +222,7 @@ def view() -> View:
 
 @pytest.fixture
 def metrics(clock: ManualClock, view: View) -> Metrics:
-    made = Metrics("orders", "w1", clock)
+    made = Metrics("orders", "w1", clock, SETTINGS)
     made.attach(view)
     return made
 
@@ -188,8 +268,16 @@ def shown(metrics: Metrics) -> Dict[str, Tuple[str, Set[FrozenSet[str]]]]:
     return out
 
 
-def test_names_types_and_labels_are_exactly_these(metrics: Metrics) -> None:
+def begin(metrics: Metrics) -> None:
+    """Let happen what the families of LATER wait for."""
     metrics.http_route("/health")
+    metrics.store_answered("work", 0.01, None)
+    tell(metrics, "heartbeat", ok=True, seconds=0.01, lateness=0.0, held=0, error="", clock_offset=0.25)
+    tell(metrics, "partition_completed", partition_id=1, token=1, processed=1)
+
+
+def test_names_types_and_labels_are_exactly_these(metrics: Metrics) -> None:
+    begin(metrics)
     expected = {name: (kind, {labels}) for name, (kind, labels) in {**ORIGINAL, **OURS}.items()}
     assert shown(metrics) == expected
     assert len(ORIGINAL) == 15
@@ -207,9 +295,10 @@ def test_everything_that_needs_no_coordinator_is_there_from_the_beginning(clock:
         "node_tasks_hung",
         "node_circuit_breaker_state",
         "paused",
+        "stopping",
         "http_requests_total",
     }
-    assert names == (set(ORIGINAL) | set(OURS)) - LEADER_ONLY - from_health
+    assert names == (set(ORIGINAL) | set(OURS)) - LEADER_ONLY - LATER - set(SETTINGS) - from_health
 
 
 def test_exposition_is_plain_text_without_created_samples(metrics: Metrics) -> None:
@@ -243,7 +332,7 @@ def test_leader_only_series_vanish_on_step_down_and_come_back(metrics: Metrics, 
     assert not LEADER_ONLY & set(shown(metrics))
     assert value(metrics, "is_leader", node_id="w1") == 0
     view.leads = True
-    view.counts = view.workers = None  # leads, and has not looked yet
+    view.counts = view.workers = view.seen = None  # leads, and has not looked yet
     assert LEADER_ONLY & set(shown(metrics)) == {"leader_term"}
     assert value(metrics, "is_leader") == 1
 
@@ -252,7 +341,8 @@ def test_leader_only_series_vanish_on_step_down_and_come_back(metrics: Metrics, 
     "part, lost",
     [
         ("leads", LEADER_ONLY),
-        ("counts", {"partitions", "partitions_total"}),
+        ("counts", FROM_STATS),
+        ("seen", FROM_SURVEY),
         ("workers", {"active_workers_count"}),
         (
             "state",
@@ -263,6 +353,7 @@ def test_leader_only_series_vanish_on_step_down_and_come_back(metrics: Metrics, 
                 "node_tasks_prefetched",
                 "node_tasks_hung",
                 "paused",
+                "stopping",
                 "leader_term",
                 "node_circuit_breaker_state",
             },
@@ -272,7 +363,7 @@ def test_leader_only_series_vanish_on_step_down_and_come_back(metrics: Metrics, 
 def test_a_coordinator_that_raises_costs_only_what_it_was_asked_for(
     metrics: Metrics, view: View, part: str, lost: Set[str]
 ) -> None:
-    metrics.http_route("/health")
+    begin(metrics)
     setattr(view, part, RuntimeError("boom"))
     assert set(shown(metrics)) == (set(ORIGINAL) | set(OURS)) - lost
     assert value(metrics, "collector_errors_total") == 2  # one scrape above, one here
@@ -281,7 +372,7 @@ def test_a_coordinator_that_raises_costs_only_what_it_was_asked_for(
 
 def test_a_coordinator_that_answers_nonsense_costs_only_that(metrics: Metrics, view: View) -> None:
     view.counts = PartitionStats(total="many", pending=3)  # type: ignore[arg-type]
-    view.workers = "some"
+    view.workers = view.seen = "some"
     view.state = None
     names = set(shown(metrics))
     assert not {"partitions_total", "active_workers_count", "paused"} & names
@@ -301,7 +392,14 @@ def test_events_of_the_leader(metrics: Metrics) -> None:
     assert value(metrics, "partitions_assigned_total") == 2
     assert value(metrics, "partitions_planned_total") == 17
     assert value(metrics, "planner_errors_total") == 1
-    assert value(metrics, "reclaims_total") == 1
+    failed = {"partition_id": 1, "token": 3, "owner": "w2", "deliveries": 5, "status": PartitionStatus.FAILED}
+    tell(metrics, "partition_reclaimed", error="lost 5 times by workers that died", **failed)
+    tell(metrics, "partition_reclaimed", error="cancelled by http on w1", **failed)
+    assert [value(metrics, "reclaims_total", reason=reason) for reason in RECLAIM_REASONS] == [1, 1, 1]
+    for failure in ("", "held", "store"):
+        tell(metrics, "stood", failure=failure)
+    assert value(metrics, "leader_election_attempts_total") == 3
+    assert [value(metrics, "leader_election_failures_total", reason=r) for r in ELECTION_FAILURES] == [1, 1]
     name = "partitions_assignment_duration_seconds"
     assert value(metrics, name + "_count") == 2
     assert value(metrics, name + "_sum") == pytest.approx(200.2)
@@ -323,7 +421,7 @@ def test_events_of_the_heartbeat_and_the_store(metrics: Metrics) -> None:
     assert value(metrics, "node_heartbeat_errors_total") == 1
     assert value(metrics, "heartbeat_lateness_seconds_sum") == pytest.approx(0.3)
     tell(metrics, "store_unavailable", role="claimer", error="timeout")
-    assert (value(metrics, "store_up"), value(metrics, "store_errors_total")) == (0, 1)
+    assert value(metrics, "store_up") == 0
     tell(metrics, "store_recovered", seconds=3.0)
     assert value(metrics, "store_up") == 1
 
@@ -360,8 +458,13 @@ def test_a_task_whose_claim_is_gone_is_not_timed_to_an_answer(metrics: Metrics, 
         tell(metrics, end, partition_id=token, token=token, reason="expired", what="report")
         tell(metrics, "partition_released", partition_id=token, token=token)
     assert value(metrics, "node_task_processing_duration_seconds_count") == 0
-    assert value(metrics, "lease_lost_total") == 1
-    assert value(metrics, "writes_refused_total") == 1
+    assert value(metrics, "lease_lost_total", reason="not_renewed") == 1
+    assert value(metrics, "writes_refused_total", what="other") == 1
+    tell(metrics, "lease_lost", token=3, reason=GONE)
+    assert value(metrics, "lease_lost_total", reason="gone") == 1
+    for what in REFUSED:
+        tell(metrics, "write_refused", token=4, what=what)
+        assert value(metrics, "writes_refused_total", what=what) == 1
     assert not metrics._started
 
 
@@ -491,14 +594,15 @@ def test_no_event_however_odd_raises_or_breaks_the_scrape(metrics: Metrics, fact
         assert labels == {{**ORIGINAL, **OURS}[name][1]}
     for family in metrics.registry.collect():
         for sample in family.samples:
-            assert sample.value >= 0 and sample.value != float("inf"), sample
+            signed = sample.name in (P + "planned_upper_bound", P + "completed_watermark")
+            assert (signed or sample.value >= 0) and sample.value != float("inf"), sample
 
 
 def test_two_coordinators_in_one_process_do_not_meet(clock: ManualClock) -> None:
     first, second = Metrics("a", "w1", clock), Metrics("b", "w2", clock)
-    tell(first, "lease_lost", token=1)
-    assert value(first, "lease_lost_total", coordinator="a") == 1
-    assert value(second, "lease_lost_total", coordinator="b") == 0
+    tell(first, "lease_lost", token=1, reason=GONE)
+    assert value(first, "lease_lost_total", coordinator="a", reason="gone") == 1
+    assert value(second, "lease_lost_total", coordinator="b", reason="gone") == 0
     assert isinstance(first.registry, CollectorRegistry) and first.registry is not second.registry
 
 
@@ -569,3 +673,118 @@ def test_names_follow_the_conventions_but_for_the_two_inherited_ones() -> None:
         assert not family.name.endswith(("_count", "_sum", "_bucket", "_created")), family.name
         assert family.kind != "histogram" or family.name.endswith("_seconds"), family.name
         assert list(family.buckets) == sorted(set(family.buckets)), family.name
+
+
+#: What a label may be called; each comes from a bounded set, a namespace, or a worker.
+LABELS = {
+    "coordinator", "worker_id", "node_id", "version", "python_version", "os_type", "error_type", "breaker_name",
+    "status", "outcome", "route", "code", "priority", "state", "op", "reason", "what", "kind",
+}  # fmt: skip
+
+
+def test_families_use_base_units_timestamps_and_few_labels() -> None:
+    for family in FAMILIES:
+        assert set(family.labels) <= LABELS, family.name
+        assert "le" not in family.labels and len(family.labels) <= 4, family.name
+        for wrong in ("_ms", "millis", "minutes", "_age", "_mb", "_kb", "percent"):
+            assert wrong not in family.name, family.name
+        if "timestamp" in family.name:
+            assert family.name.endswith("_timestamp_seconds") and family.kind == "gauge", family.name
+        if family.kind == "histogram":
+            assert family.buckets[-1] in (10.0, 60.0, 3600.0), family.name
+        assert family.help.endswith(".") and "\n" not in family.help, family.name
+        assert family.kind == "gauge" or not family.leader_only, family.name
+
+
+def test_the_documentation_names_every_family_and_no_other() -> None:
+    text = (ROOT / "docs" / "metrics.rst").read_text(encoding="utf-8")
+    rows = {}
+    for row in re.finditer(r"^   \* - ``(\w+)``\n     - (\w+)\n     - (.*)\n     - (.*)\n", text, re.M):
+        assert row.group(1) not in rows, row.group(1)
+        rows[row.group(1)] = row.groups()[1:]
+    assert list(rows) == [family.name for family in FAMILIES]
+    for family in FAMILIES:
+        kind, labels, when = rows[family.name]
+        assert kind == family.kind, family.name
+        assert re.findall(r"``(\w+)``", labels) == list(family.labels), family.name
+        assert ("leader" in when) == family.leader_only, family.name
+
+
+def test_workers_are_counted_by_state_and_every_state_is_shown(metrics: Metrics, view: View) -> None:
+    counts = {state: value(metrics, "workers", state=state) for state in WORKER_STATES}
+    assert counts == {"stopping": 1, "starting": 2, "breaker_open": 1, "busy": 1, "idle": 1}
+    assert worker_state({"state": "stopped"}) == "stopping"
+    view.seen = attr.evolve(view.seen, workers=[])
+    assert {value(metrics, "workers", state=state) for state in WORKER_STATES} == {0}
+
+
+def test_the_survey_is_shown_and_what_it_does_not_know_is_absent(metrics: Metrics, view: View) -> None:
+    assert value(metrics, "partitions_pending", priority="5") == 1
+    assert value(metrics, "completed_watermark") == -700
+    assert value(metrics, "planned_upper_bound") == -5
+    assert value(metrics, "gap_items") == 50
+    view.seen = Survey()
+    for name in ("backlog_items", "completed_watermark", "estimated_completion_timestamp_seconds"):
+        assert value(metrics, name) is None
+    assert value(metrics, "commands_queued") == 0
+
+
+def test_round_trips_to_the_store_are_timed_by_operation_and_failures_counted_by_kind(metrics: Metrics) -> None:
+    class TimeoutError(Exception):
+        """As the driver calls its own."""
+
+    late, away = StoreUnavailable("late"), StoreUnavailable("away")
+    late.__cause__, away.__cause__ = TimeoutError(), ConnectionError()
+    metrics.store_answered("work", 0.02, None)
+    metrics.store_answered("heartbeat", 0.02, None)
+    for error in (late, away, away, StoreError("no")):
+        metrics.store_answered("work", 5.0, error)
+    assert value(metrics, "store_op_duration_seconds_count", op="work") == 1
+    assert value(metrics, "store_op_duration_seconds_bucket", op="heartbeat", le="0.025") == 1
+    assert [value(metrics, "store_errors_total", kind=k) for k in ("timeout", "unavailable", "error")] == [1, 2, 1]
+
+
+def test_what_this_worker_is_and_did_last(metrics: Metrics, view: View) -> None:
+    assert value(metrics, "config_fingerprint", worker_id="w1") == 4000000000
+    assert value(metrics, "last_success_timestamp_seconds") is None
+    begin(metrics)
+    assert value(metrics, "last_success_timestamp_seconds", worker_id="w1") == 1.7e9
+    assert value(metrics, "store_clock_offset_seconds") == 0.25
+    tell(metrics, "heartbeat", ok=False, seconds=0.01, lateness=0.0, held=0, error="x", clock_offset=None)
+    assert value(metrics, "store_clock_offset_seconds") == 0.25
+    tell(metrics, "reported", count=3, seconds=0.2)
+    assert value(metrics, "report_duration_seconds_count") == 1
+    assert value(metrics, "stopping") == 0
+    view.state = _with(view.state, state="draining")
+    assert value(metrics, "stopping") == 1
+
+
+def test_equal_settings_have_equal_numbers_and_others_do_not() -> None:
+    settings = {"lease": 30.0, "strategy": "hash", "archive_keep": None}
+    assert fingerprint(settings) == fingerprint(dict(reversed(list(settings.items())))) == 4011856180
+    assert fingerprint(dict(settings, lease=31.0)) != fingerprint(settings)
+
+
+def test_an_applications_registry_shows_all_coordinators_each_family_once(clock: ManualClock) -> None:
+    first, second = Metrics("a", "w1", clock), Metrics("b", "w2", clock)
+    first.attach(View())
+    second.attach(View())
+    for registry in (CollectorRegistry(), CollectorRegistry(auto_describe=True)):
+        Counter("orders", "An application's own.", registry=registry)
+        for metrics in (first, second, second):
+            merged.register(metrics, registry)
+        text = generate_latest(registry).decode()
+        kinds = [line for line in text.splitlines() if line.startswith("# TYPE ")]
+        assert len(kinds) == len(set(kinds)) and "orders_total 0.0" in text
+        series = [line.rpartition(" ")[0] for line in text.splitlines() if line.startswith(P)]
+        assert len(series) == len(set(series))
+        assert all('coordinator="a"' in line or 'coordinator="b"' in line for line in series)
+        assert 'elk_coordinator_partitions_total{coordinator="b"} 10.0' in text
+        merged.unregister(first, registry)
+        merged.unregister(first, registry)
+        text = generate_latest(registry).decode()
+        assert 'coordinator="a"' not in text and 'coordinator="b"' in text
+        merged.unregister(second, registry)
+        assert P not in generate_latest(registry).decode()
+    with pytest.raises(ConfigError, match="registry: must be a CollectorRegistry"):
+        merged.register(first, "prometheus")

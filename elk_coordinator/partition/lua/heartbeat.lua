@@ -5,7 +5,8 @@
 -- KEYS   1 meta  2 workers  3 worker_info  4 leases  5 state  6 cancels  7 streams
 -- ARGV   1 stream  2 sequence number  3 floor  4 worker  5 ttl_ms (0: leave the registry alone)  6 info (JSON)  7 lease_ms
 --        8 schema  9 strategy  10 number of claims, then per claim: id, token
--- Reply  {1, last stamp, stamp of the last known loss of data ('0' = none), paused, config_version, a letter per claim, id, wish, id, wish, ...}
+-- Reply  {1, last stamp, stamp of the last known loss of data ('0' = none), paused, config_version, a letter per claim,
+--         now_us, id, wish, id, wish, ...}
 --        letters: h held and renewed, x gone (taken, reported, or expired: an expired lease is never renewed)
 --        {0} stale: a later beat ran already  {-1} floor refused  {-2, schema, strategy} the namespace is another's
 -- Replay an equal sequence number renews once more, which changes nothing but the deadline.
@@ -75,6 +76,6 @@ if n > 0 then
   if #renewed > 0 then redis.call('ZADD', KEYS[4], 'XX', unpack(renewed)) end
   if #changed > 0 then redis.call('HSET', KEYS[5], unpack(changed)) end
 end
-local reply = {1, text(last), lost, meta[2] and 1 or 0, meta[3] or '0', table.concat(letters)}
+local reply = {1, text(last), lost, meta[2] and 1 or 0, meta[3] or '0', table.concat(letters), text(now)}
 for _, wish in ipairs(wishes) do reply[#reply + 1] = wish end
 return reply
