@@ -37,7 +37,7 @@ test-oldest:  ## contract and integration tests on Python 3.8, from pyenv or PAT
 test-monitoring: $(VENV)/.test  ## a real Prometheus watches a fleet; needs prometheus, of Debian or Ubuntu
 	$(BIN)/python -m pytest tests/monitoring tests/monitoring_live $(ARGS)
 
-look: $(VENV)/.look  ## faults, their alerts, and the pictures in docs/images; four minutes; needs prometheus
+look: $(VENV)/.look  ## faults, their alerts, and the pictures in docs/images; five minutes; needs prometheus
 	$(BIN)/python -m monitoring.live.look $(ARGS)
 
 formal:  ## the model of the protocol and its mutants; needs spin and gcc; ARGS="work/M_NO_SEQUENCE"

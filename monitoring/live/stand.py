@@ -29,7 +29,7 @@ JOB = "elk_coordinator"
 SETTINGS = {
     "heartbeat_interval": "1", "worker_ttl": "4", "leader_lock_expiry": "3", "allocation_interval": "1",
     "retry_backoff": "0.2,1", "max_pending_partitions": "200", "task_window_size": "4", "stop_timeout": "5",
-    "circuit_breaker_open_timeout": "3",
+    "circuit_breaker_open_timeout": "3", "circuit_breaker_consecutive_failures": "12",
 }  # fmt: skip
 _PR_SET_PDEATHSIG = 1
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
