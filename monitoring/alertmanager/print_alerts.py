@@ -1,4 +1,4 @@
-"""Print what Alertmanager sends to a webhook, one line per alert: the receiver of the demonstration, and of a first try.
+"""Print what Alertmanager sends to a webhook, one line per alert: the receiver of the demonstration and of first tries.
 
 python print_alerts.py 0.0.0.0:8080
 """
