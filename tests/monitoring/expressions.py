@@ -19,7 +19,7 @@ except ImportError:  # tests/monitoring/test_expressions.py says on which Python
 #: What Prometheus itself writes for every target.
 OF_PROMETHEUS = frozenset(["up", "scrape_duration_seconds", "scrape_samples_scraped", "ALERTS", "ALERTS_FOR_STATE"])
 #: Labels that a scrape, a rule or the relabelling of ``prometheus.yml`` adds to every series.
-OF_THE_TARGET = frozenset(["job", "instance", "cluster", "__name__"])
+OF_THE_TARGET = frozenset(["job", "instance", "host", "cluster", "__name__"])
 #: Grafana's macros and variables, which the parser does not know. Durations and numbers of any size do.
 MACROS = (
     (re.compile(r"\$__(rate_interval|interval|range)\b|\$\{__(rate_interval|interval|range)(:\w+)?\}"), "5m"),
