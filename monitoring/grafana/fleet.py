@@ -42,7 +42,7 @@ NOW = Row(
             Text("When is it done? Time left at the speed of the last minutes; no value while that cannot be told, "
                  "or nothing is left.",
                  "何时完成？按最近几分钟速度估算的剩余时间；无法估算或已无剩余时不显示。"),
-            BY % ours("estimated_completion_timestamp_seconds") + " - time()", "s",
+            "clamp_min(%s - time(), 0)" % (BY % ours("estimated_completion_timestamp_seconds")), "s",
             absent=Text("unknown", "未知"), runbook="ElkCoordinatorWillMissDeadline",
         ),
         stat(

@@ -92,7 +92,7 @@ FRESH = Row(
             Text("Time left", "剩余时间"),
             Text("When is it done? It should fall as fast as time passes; level or rising, it moves away.",
                  "何时完成？应与时间同步下降；持平或上升说明在远离。"),
-            query(BY % ours("estimated_completion_timestamp_seconds") + " - time()"), "s",
+            query("clamp_min(%s - time(), 0)" % (BY % ours("estimated_completion_timestamp_seconds"))), "s",
             runbook="ElkCoordinatorWillMissDeadline",
         ),
     ),

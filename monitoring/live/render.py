@@ -31,7 +31,7 @@ def worded(value: float, unit: str) -> str:
     if math.isnan(value) or math.isinf(value):
         return "-"
     if unit == "percentunit":
-        return "%.3g %%" % (100 * value)
+        return ("%.0f %%" if abs(value) >= 1 else "%.3g %%") % (100 * value)
     if unit == "s":
         for limit, size, name in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
             if abs(value) < limit:
@@ -173,6 +173,8 @@ def draw(folder: pathlib.Path, answers: Sequence[Answered], start: float, until:
         total = height * HIGH + 0.6
         figure.text(0.01, 1 - 0.3 / total, "%s: %s" % (dashboard.title.en, dashboard.text.en), fontsize=12,
                     weight="bold", va="center", color=INK)  # fmt: skip
+        key = ", ".join("%d %s" % (number, name) for number, (_, _, name) in enumerate(spans, 1))
+        figure.text(0.99, 1 - 0.3 / total, key, fontsize=8, va="center", ha="right", color=COLOURS["red"])
         found = {answer.panel.title: answer for answer in answers if answer.dashboard == dashboard.name}
         own = iter(dashboard.panels())
         for place in panels:
@@ -198,7 +200,9 @@ def draw(folder: pathlib.Path, answers: Sequence[Answered], start: float, until:
                 axes.spines[side].set_visible(False)
             DRAW[place["type"]](axes, answer, start)
             if place["type"] in ("timeseries", "state-timeline", "heatmap"):
-                _time_axis(axes, answer, until - start, [(a - start, b - start, name) for a, b, name in spans])
+                _time_axis(axes, answer, until - start, [
+                    (a - start, b - start, str(number)) for number, (a, b, _) in enumerate(spans, 1)
+                ])
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(str(folder / ("dashboard-%s.png" % dashboard.name)), dpi=80)
         plt.close(figure)
@@ -211,6 +215,6 @@ def _time_axis(axes: Any, answer: Answered, seconds: float, spans: Sequence[Span
     if answer.empty:
         axes.text(0.5, 0.5, "nothing to show", transform=axes.transAxes, ha="center", color=FAINT, fontsize=8)
     for begin, end, name in spans:
-        axes.axvspan(begin, end, color=COLOURS["red"], alpha=0.09, linewidth=0)
-        axes.text((begin + end) / 2, 1.005, name, transform=axes.get_xaxis_transform(), fontsize=5.5,
+        axes.axvspan(begin, end, color=COLOURS["red"], alpha=0.09, linewidth=0, zorder=0)
+        axes.text((begin + end) / 2, 1.005, name, transform=axes.get_xaxis_transform(), fontsize=6.5,
                   color=COLOURS["red"], va="bottom", ha="center")  # fmt: skip
