@@ -11,7 +11,8 @@ EXAMPLES = quickstart.py database_batch/main.py django_site/main.py flask_app/ma
            gunicorn/main.py message_queue/main.py monitoring/main.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test lint lint-deploy test-debian test-oldest test-frameworks test-databases formal clean
+.PHONY: help demo examples test lint lint-deploy test-debian test-oldest test-frameworks test-databases \
+        test-monitoring look formal clean
 
 help:  ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1  -  \2/p' Makefile
@@ -49,6 +50,12 @@ test-frameworks:  ## tests/contrib on Python 3.8 with the oldest frameworks, and
 	@test -n "$(OLDEST)" || { echo "Python 3.8 was found neither in ~/.pyenv/versions nor on PATH" >&2; exit 1; }
 	PIP_CONSTRAINT=tests/contrib/oldest.txt $(MAKE) test PYTHON="$(OLDEST)" VENV=.venv-oldest ARGS="tests/contrib $(ARGS)"
 	PIP_UPGRADE=1 $(MAKE) test PYTHON="$(NEWEST)" VENV=.venv-newest ARGS="tests/contrib $(ARGS)"
+
+test-monitoring: $(VENV)/.test  ## a real Prometheus watches a fleet; needs prometheus and prometheus-alertmanager, of Debian
+	$(BIN)/python -m pytest tests/monitoring tests/monitoring_live $(ARGS)
+
+look: $(VENV)/.look  ## faults, their alerts, and the pictures in docs/images; five minutes; needs prometheus
+	$(BIN)/python -m monitoring.live.look $(ARGS)
 
 formal:  ## the model of the protocol and its mutants; needs spin and gcc; ARGS="work/M_NO_SEQUENCE"
 	$(PYTHON) formal/run.py $(ARGS)

@@ -88,7 +88,7 @@ def test_metadata_says_what_it_needs(wheel: zipfile.ZipFile) -> None:
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     names = {line.replace("(", " ").replace("<", " ").replace("!", " ").replace(">", " ").split()[0] for line in needed}
     assert names == {"redis", "prometheus-client", "attrs", "tenacity"}
-    extras = {"hiredis", "django", "flask", "sqlalchemy", "demo", "test", "dev", "examples", "test-databases"}
+    extras = {"hiredis", "django", "flask", "sqlalchemy", "demo", "examples", "test", "test-databases", "look", "dev"}
     assert set(metadata.get_all("Provides-Extra", [])) == extras
 
 
