@@ -373,7 +373,7 @@ def test_an_update_of_what_does_not_exist_creates_it_only_on_request(strategy: A
     sound(strategy)
 
 
-@pytest.mark.parametrize("facts", [{"priority": 1001}, {"priority": 0.5}, {"options": {"x": object()}}], ids=str)
+@pytest.mark.parametrize("facts", [{"priority": 1001}, {"priority": 0.5}, {"options": {"x": object}}], ids=str)
 def test_an_update_with_bad_values_is_refused_at_the_door(strategy: Any, facts: Any) -> None:
     strategy.create_partitions_if_not_exist(parts(1))
     before = strategy.get_partition(1)

@@ -62,7 +62,7 @@ SECONDS = [
     "stop_timeout",
     "task_timeout",
 ]
-NO_SECONDS = [-1, -0.001, "5", b"5", True, float("nan"), float("inf"), float("-inf"), 10**400, 1.1e9, [5], {}, object()]
+NO_SECONDS = [-1, -0.001, "5", b"5", True, float("nan"), float("inf"), float("-inf"), 10**400, 1.1e9, [5], {}, object]
 WHOLE = {
     "worker_partition_multiple": 100000,
     "max_pending_partitions": 10_000_000,
