@@ -1,10 +1,13 @@
-"""The leader's look at plan, fleet and archive, for metrics: four round trips every few seconds, whatever the size."""
+"""The leader's look at plan, fleet and archive, for metrics: four round trips every few seconds, whatever the size,
+and none for a minute while nothing is open and no count moves."""
 
 from __future__ import annotations
 
 import collections
 import logging
 from typing import Deque, List, Optional, Tuple
+
+import attr
 
 from elk_coordinator.errors import StoreError, StoreUnavailable
 from elk_coordinator.model import PartitionStats, Survey, WorkerInfo
@@ -17,6 +20,8 @@ MOST_RANGES = 1000
 #: Seconds of completions that the present rate is taken from, and of which nothing is said yet.
 RATE_WINDOW = 600.0
 RATE_LEAST = 15.0
+#: Seconds for which the last look stands while nothing is open and no count moves: only the archive may, slowly.
+IDLE_LOOK = 60.0
 
 
 class Surveyor:
@@ -29,16 +34,22 @@ class Surveyor:
         self._refused = False
         #: (monotonic seconds, completed partitions) of earlier looks.
         self._done: Deque[Tuple[float, int]] = collections.deque()
+        #: The last look: monotonic seconds, the counts it was taken beside, what was seen.
+        self._last: Optional[Tuple[float, PartitionStats, Survey]] = None
 
     def forget(self) -> None:
         """Forget the rate: another leads, and what was completed meanwhile is not known."""
         self._done.clear()
+        self._last = None
 
     def look(self, stats: PartitionStats, workers: List[WorkerInfo]) -> Optional[Survey]:
         """Return what there is to see beside *stats*; None when the store refuses it, which is logged once.
 
         :raises StoreUnavailable: the store does not answer.
         """
+        if self._last is not None and not stats.open and stats == self._last[1]:
+            if self._clock.monotonic() - self._last[0] < IDLE_LOOK:
+                return attr.evolve(self._last[2], workers=workers)
         try:
             work = self._strategy.open_work()
             ranges = self._strategy._interval_page("planned", None, MOST_RANGES)[1]
@@ -51,7 +62,7 @@ class Surveyor:
             self._refused = True
             return None
         gaps = list(holes(ranges))
-        return Survey(
+        survey = Survey(
             pending=work.pending(stats.pending),
             workers=workers,
             backlog_items=work.backlog(stats.open),
@@ -64,6 +75,8 @@ class Surveyor:
             estimated_completion_timestamp_seconds=self._end(stats, work.now),
             commands_queued=work.commands,
         )
+        self._last = (self._clock.monotonic(), stats, survey)
+        return survey
 
     def _end(self, stats: PartitionStats, now: float) -> Optional[float]:
         """Return when all that is open now is done, at the rate of the last minutes; None = nobody can say."""

@@ -152,6 +152,29 @@ def test_the_end_is_told_from_the_rate_of_the_last_minutes(strategy: Any) -> Non
     assert left(50) is None
 
 
+def test_nothing_is_asked_for_a_minute_while_nothing_is_open_and_no_count_moves(
+    strategy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, asked, ask = ManualClock(), [], strategy.open_work
+
+    def counted() -> OpenWork:
+        asked.append(clock.monotonic())
+        work: OpenWork = ask()
+        return work
+
+    monkeypatch.setattr(strategy, "open_work", counted)
+    surveyor = Surveyor(strategy, clock, LOGGER)
+    for seconds, seen, looks in ((0, stats(5, 1), 1), (5, stats(5, 1), 2), (5, stats(6, 0), 3), (5, stats(6, 0), 3),
+                                 (54, stats(6, 0), 3), (2, stats(6, 0), 4), (1, stats(7, 0), 5)):  # fmt: skip
+        clock.advance(float(seconds))
+        survey = surveyor.look(seen, ["w"])  # type: ignore[list-item]
+        assert survey is not None and survey.workers == ["w"]
+        assert len(asked) == looks, (seconds, seen)
+    surveyor.forget()
+    surveyor.look(stats(7, 0), [])
+    assert len(asked) == 6
+
+
 def test_a_survey_that_is_refused_is_told_once_and_disturbs_nobody(
     strategy: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
