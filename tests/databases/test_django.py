@@ -1,4 +1,4 @@
-"""The guards on Django's own connections to PostgreSQL: the common scenes, and a connection that dies inside a batch."""
+"""The guards on Django's own connections to PostgreSQL: the common scenes, and a connection that dies in a batch."""
 
 from __future__ import annotations
 
