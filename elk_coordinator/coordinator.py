@@ -28,9 +28,9 @@ from elk_coordinator.protocols import (
     RUNNING,
     STARTING,
     STOPPED,
+    AnyPlanner,
     AnyProcessor,
     Health,
-    PartitionPlanner,
 )
 from elk_coordinator.runtime import environment, lifecycle
 from elk_coordinator.runtime.clock import Clock
@@ -73,7 +73,7 @@ class Coordinator(Monitored):
         namespace: str,
         store: DataStore,
         processor: AnyProcessor,
-        planner: Optional[PartitionPlanner] = None,
+        planner: Optional[AnyPlanner] = None,
         *,
         config: Optional[CoordinatorConfig] = None,
         clock: Optional[Clock] = None,

@@ -143,6 +143,14 @@ class PartitionPlanner(Protocol):
         ...
 
 
+class RangePlanner(Protocol):
+    """A planner that names the ranges itself, for sparse IDs; asked instead of the methods of PartitionPlanner."""
+
+    def plan(self, ctx: PlannerContext, start_id: int, limit: int) -> Iterable[Tuple[int, int]]:
+        """Return at most *limit* ranges (both ends included) behind *start_id*, in order; none when nothing is new."""
+        ...
+
+
 @runtime_checkable
 class GapDetector(Protocol):
     """Says where the leader looks for gaps; replaces the built-in detector. Called from the leader's allocator thread,
@@ -372,4 +380,5 @@ class CoordinatorView(Protocol):
 #: A processor may be a plain function: ``process(ctx, min_id, max_id, options)``.
 ProcessFunction = Callable[[ProcessContext, int, int, Dict[str, Any]], Optional[int]]
 AnyProcessor = Union[Processor, ProcessFunction]
+AnyPlanner = Union[PartitionPlanner, RangePlanner]
 Ranges = Iterable[Tuple[int, int]]

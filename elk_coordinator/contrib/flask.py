@@ -27,20 +27,23 @@ from __future__ import annotations
 import difflib
 import os
 import threading
-from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Tuple, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Tuple, TypeVar, Union
 
 import attr
 from flask import Flask, current_app
 
 from elk_coordinator import AdminClient, CircuitBreakerConfig, Coordinator, CoordinatorConfig, RedisDataStore
-from elk_coordinator.config import check_namespace, value_from_text
+from elk_coordinator.config import CoordinatorOptions, check_namespace, value_from_text
 from elk_coordinator.contrib._flask_commands import elk_commands
 from elk_coordinator.contrib._worker import START_WITHIN
 from elk_coordinator.errors import ConfigError, StateError
 from elk_coordinator.observability.app import Environ, WSGIApp, error_response, status_and_headers
-from elk_coordinator.protocols import PartitionPlanner, ProcessContext, ProcessFunction, Processor
+from elk_coordinator.protocols import AnyPlanner, AnyProcessor, ProcessContext, Processor
 from elk_coordinator.store.base import DataStore
 from elk_coordinator.worker.runner import processor_function
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 PREFIX = "ELK_"
 EXTENSION = "elk"
@@ -49,7 +52,16 @@ DEFAULT_URL = "redis://localhost:6379/0"
 _TEXTS = {"metrics_addr", "admin_token", "worker_id", "strategy"}
 _BREAKER = "circuit_breaker_"
 
-Work = TypeVar("Work")
+#: What the decorators take and give back: the thing itself, or a class to be made without arguments.
+Work = TypeVar("Work", bound=Union[AnyProcessor, Callable[[], Processor]])
+Plan = TypeVar("Plan", bound=Union[AnyPlanner, Callable[[], AnyPlanner]])
+
+
+class ElkOptions(CoordinatorOptions, total=False):
+    """What :class:`Elk` takes beside the options of a coordinator."""
+
+    namespace: str
+    redis_url: str
 
 
 @attr.s(auto_attribs=True, frozen=True)
@@ -108,7 +120,7 @@ class Settings:
 class AppProcessor:
     """A processor each of whose partitions runs inside an application context of its own."""
 
-    def __init__(self, app: Flask, processor: Union[Processor, ProcessFunction]) -> None:
+    def __init__(self, app: Flask, processor: AnyProcessor) -> None:
         self._app = app
         self._process = processor_function(processor)
 
@@ -124,7 +136,7 @@ class AppPlanner:
     It has exactly the optional methods that the wrapped planner has.
     """
 
-    def __init__(self, app: Flask, planner: PartitionPlanner) -> None:
+    def __init__(self, app: Flask, planner: AnyPlanner) -> None:
         self._app = app
         self._planner = planner
 
@@ -173,11 +185,11 @@ class Elk:
     def __init__(
         self,
         app: Optional[Flask] = None,
-        processor: Union[Processor, ProcessFunction, None] = None,
-        planner: Optional[PartitionPlanner] = None,
+        processor: Optional[AnyProcessor] = None,
+        planner: Optional[AnyPlanner] = None,
         *,
         store: Optional[DataStore] = None,
-        **options: Any,
+        **options: Unpack[ElkOptions],
     ) -> None:
         self._processor = processor
         self._planner = planner
@@ -207,14 +219,14 @@ class Elk:
         self._processor = work() if isinstance(work, type) else work  # type: ignore[assignment]
         return work
 
-    def planner(self, plan: Work) -> Work:
+    def planner(self, plan: Plan) -> Plan:
         """Use an instance of the decorated class (made without arguments), or the given object, as planner."""
         if self._planner is not None:
             raise StateError("this Elk has a planner already")
         self._planner = plan() if isinstance(plan, type) else plan  # type: ignore[assignment]
         return plan
 
-    def work(self, app: Optional[Flask] = None) -> Tuple[Processor, Optional[PartitionPlanner]]:
+    def work(self, app: Optional[Flask] = None) -> Tuple[Processor, Optional[AnyPlanner]]:
         """Return processor and planner as a worker runs them, inside application contexts: for ``run_inline(*...)``.
 
         :raises ConfigError: there is no processor.

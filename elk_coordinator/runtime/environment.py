@@ -181,7 +181,17 @@ def _greenlets(seen: Process) -> List[str]:
         patched.append("gevent")
     if callable(eventlet) and eventlet("thread"):
         patched.append("eventlet")
+    # gunicorn loads the class of its workers before the fork, and it patches behind the hook post_fork.
+    later = [
+        name
+        for name, module in (("gevent", "gunicorn.workers.ggevent"), ("eventlet", "gunicorn.workers.geventlet"))
+        if module in seen.modules and name not in patched
+    ]
     return [
+        "started in a gunicorn worker before %s replaces threading there: the coordinator's threads will hang and its "
+        "leases run out; use the worker class gthread, %s" % (name, _DEDICATED)
+        for name in later
+    ] + [
         "%s has replaced threading: the coordinator's threads are greenlets, and a processor that blocks without "
         "yielding (a database driver in C, a computation) stalls its heartbeats until its leases run out; run the "
         "coordinator in an unpatched process of its own (elk run)" % name

@@ -8,11 +8,11 @@ between attempts and ``ctx.wait()`` pass at once.
 from __future__ import annotations
 
 import logging
-from typing import Any, Dict, Iterable, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence
 
 import attr
 
-from elk_coordinator.config import CoordinatorConfig, check_options
+from elk_coordinator.config import CoordinatorConfig, CoordinatorOptions, check_options
 from elk_coordinator.errors import ConfigError, PlannerError, TaskInterrupted
 from elk_coordinator.leader.allocator import Allocator
 from elk_coordinator.leader.election import LOCK, Leadership
@@ -29,12 +29,15 @@ from elk_coordinator.model import (
     Sweep,
 )
 from elk_coordinator.partition.factory import create_strategy
-from elk_coordinator.protocols import Event
+from elk_coordinator.protocols import AnyPlanner, AnyProcessor, Event
 from elk_coordinator.runtime.events import Events
 from elk_coordinator.store.memory_store import MemoryDataStore
 from elk_coordinator.testing.clock import ManualClock
 from elk_coordinator.worker.context import Task
 from elk_coordinator.worker.runner import Runner, processor_function
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 #: Nobody renews here, so leases must outlast what a processor may wait on the manual clock (some 300 years).
 _LEASE = 1e9 * 10
@@ -85,15 +88,15 @@ class InlineResult:
 
 
 def run_inline(
-    processor: Any,
-    planner: Any = None,
+    processor: AnyProcessor,
+    planner: Optional[AnyPlanner] = None,
     *,
     partitions: Iterable[CreatePartition] = (),
     check: bool = True,
     max_partitions: int = 1000,
     interrupt_after_checkpoints: Optional[int] = None,
     namespace: str = "inline",
-    **options: Any,
+    **options: Unpack[CoordinatorOptions],
 ) -> InlineResult:
     """Plan and process everything in this thread, one partition after the other; return what came of it.
 
@@ -122,7 +125,8 @@ def run_inline(
     if planner is None and not given:
         raise ConfigError("planner: needed, unless partitions=[CreatePartition(...), ...] are given")
     options["max_pending_partitions"] = min(options.get("max_pending_partitions", 1000), max_partitions)
-    config = CoordinatorConfig(circuit_breaker=None, **options)
+    options["circuit_breaker"] = None
+    config = CoordinatorConfig(**options)
     inline = _Inline(processor, planner, namespace, config, max_partitions, interrupt_after_checkpoints)
     try:
         if given:
@@ -156,8 +160,8 @@ class _Inline:
 
     def __init__(
         self,
-        processor: Any,
-        planner: Any,
+        processor: AnyProcessor,
+        planner: Optional[AnyPlanner],
         namespace: str,
         config: CoordinatorConfig,
         limit: int,

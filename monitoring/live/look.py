@@ -53,8 +53,8 @@ def _start_again(stand: Stand) -> None:
 
 FAULTS = [
     Fault(
-        "three of four killed", _kill, _start_again, {"ElkCoordinatorTargetDown", "ElkCoordinatorWorkersMissing"},
-        set(), 35.0,
+        "three of four killed", _kill, _start_again,
+        {"ElkCoordinatorTargetDown", "ElkCoordinatorWorkersMissing", "ElkCoordinatorWorkerLost"}, set(), 35.0,
     ),
     Fault(
         "one in three attempts fails", lambda stand: _break(stand, "some"), lambda stand: stand.fault.unlink(),
@@ -74,7 +74,8 @@ FAULTS = [
     ),
 ]  # fmt: skip
 #: What goes on burning or resting after a fault, because that is what it says.
-LINGER = {"ElkCoordinatorPartitionsFailed", "ElkCoordinatorErrorBudgetBurn", "ElkCoordinatorTargetDown"}
+LINGER = {"ElkCoordinatorPartitionsFailed", "ElkCoordinatorErrorBudgetBurn", "ElkCoordinatorTargetDown",
+          "ElkCoordinatorWorkerLost"}  # fmt: skip
 #: Panels without an answer in a run like this, and why.
 MAY_BE_EMPTY: Dict[str, str] = {}
 

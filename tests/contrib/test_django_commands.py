@@ -65,7 +65,16 @@ def fill(count: int) -> None:
     Book.objects.bulk_create([Book(pk=pk) for pk in range(1, count + 1)])
 
 
-@pytest.mark.parametrize("arguments", [["migrate", "-v0"], ["check"], ["shell", "-c", "print(1)"], ["showmigrations"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["migrate", "-v0"],
+        ["check"],
+        ["shell", "-c", "print(1)"],
+        ["showmigrations"],
+        ["test", "-v0", "tests.contrib.djsite.django_case.Case"],
+    ],
+)
 def test_a_command_of_djangos_starts_nothing(database: str, arguments: List[str]) -> None:
     # The store of the settings is a port where nobody listens: whoever asked it would fail.
     code = (

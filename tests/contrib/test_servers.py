@@ -270,9 +270,31 @@ def test_a_coordinator_started_in_gunicorns_arbiter_is_explained_and_the_workers
     shop.end(server)
 
 
-# ---------------------------------------------------------------- uWSGI
-
 LOGGED = "import logging\nlogging.basicConfig(level='INFO')\n"
+GEVENT = ["--workers", "1", "--worker-class", "gevent"]
+
+
+def test_under_real_gevent_it_warns_works_and_drains(shop: Shop) -> None:
+    shop.add_orders(1, 500)
+    shop.write("patched.py", LOGGED + "from work import application\n")
+    shop.write("plain.conf.py", "")
+    plain = [*GUNICORN[:3], "-c", str(shop.folder / "plain.conf.py")]
+    server = shop._start([*plain, *GEVENT, "--bind", shop.address, "patched:application"])
+    shop.wait(shop.answers, "a page")
+    shop.done(5)
+    shop.end(server)
+    assert "gevent has replaced threading" in shop.log() and "elk run" in shop.log()
+    assert shop.strategy.workers() == [] and shop.lost() == []
+
+
+def test_the_hook_of_a_gevent_worker_is_too_early_and_the_warning_says_so(shop: Shop) -> None:
+    shop.write("early.conf.py", LOGGED + (RECIPE / "gunicorn.conf.py").read_text())
+    command = [*GUNICORN[:3], "-c", str(shop.folder / "early.conf.py"), *GEVENT]
+    shop._start([*command, "--bind", shop.address, "work:application"])  # its threads hang: close() ends it
+    shop.wait(lambda: "before gevent replaces threading" in shop.log(), "the warning")
+
+
+# ---------------------------------------------------------------- uWSGI
 
 
 def threads(lazy: bool) -> List[str]:

@@ -16,7 +16,8 @@ from monitoring.live.stand import CLOCK, ROOT, Stand, shorten
 
 RULES = sorted((ROOT / "monitoring" / "prometheus" / "rules").glob("*.yml"))
 #: Alerts of which at least one tells of a worker that was killed.
-OF_A_DEATH = {"ElkCoordinatorTargetDown", "ElkCoordinatorWorkersMissing", "ElkCoordinatorWorkerHeartbeatStale"}
+OF_A_DEATH = {"ElkCoordinatorTargetDown", "ElkCoordinatorWorkersMissing", "ElkCoordinatorWorkerHeartbeatStale",
+            "ElkCoordinatorWorkerLost"}  # fmt: skip
 #: Have nothing to say of a fleet without faults: they count faults by kind, or need an hour.
 QUIET = {"slo / Time with nothing too old"}
 

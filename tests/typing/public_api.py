@@ -26,6 +26,18 @@ from elk_coordinator import (
     StrategyType,
 )
 from elk_coordinator.contrib.flask import Elk
+from elk_coordinator.contrib.per_process import PerProcess
+from elk_coordinator.contrib.sql import (
+    Database,
+    DenseKeyPlanner,
+    OpenTransactions,
+    RangeFence,
+    RowGuard,
+    Session,
+    SettleTime,
+    SparseKeyPlanner,
+    SqlBatchProcessor,
+)
 from elk_coordinator.testing import run_inline
 
 store = RedisDataStore.from_url("redis://localhost:6379/0")
@@ -115,6 +127,30 @@ assert_type(admin.partitions(), List[Partition])
 admin.cancel("7")  # type: ignore[arg-type]
 
 assert_type(run_inline(work, Plan()).processed, int)
+run_inline(Work(), Sparse(), max_attempts=1, interrupt_after_checkpoints=2)
+run_inline(too_few, Plan())  # type: ignore[arg-type]
+run_inline(work, Plan(), max_attempt=1)  # type: ignore[call-arg]
+
+
+# -- databases: what contrib.sql makes is a planner, a processor
+def double(session: Session, ctx: ProcessContext, lo: int, hi: int) -> int:
+    assert_type(session.execute("UPDATE orders SET total = 2 * total WHERE id BETWEEN :lo AND :hi", {"lo": lo}), int)
+    return RowGuard("orders").update(session, ctx, "total = 1", "id = :lo", {"lo": lo})
+
+
+def without_session(ctx: ProcessContext, lo: int, hi: int) -> int:
+    return 0
+
+
+database = Database.from_connect(lambda: None)
+fence = RangeFence(database)
+batches = SqlBatchProcessor(database, double, batch_ids=100, fence=fence, statement_timeout=5.0, throttle=lambda: False)
+Coordinator("orders", store, batches, DenseKeyPlanner(database, "orders", edge=OpenTransactions()))
+Coordinator("orders", store, batches, SparseKeyPlanner(database, "orders", edge=SettleTime(60.0)))
+SqlBatchProcessor(database, without_session, batch_ids=100)  # type: ignore[arg-type]
+SqlBatchProcessor(database, double, batch_ids=100, fence="elk_fence")  # type: ignore[arg-type]
+assert_type(PerProcess(lambda: Coordinator("orders", store, batches))(), Coordinator)
+PerProcess(work)  # type: ignore[arg-type]
 
 # -- Flask: decorators keep what they decorate
 elk = Elk(processor=work, planner=Plan())
@@ -130,6 +166,24 @@ def decorated(ctx: ProcessContext, min_id: int, max_id: int, options: Dict[str, 
 @elk.planner
 class Decorated(Plan):
     pass
+
+
+@elk.processor
+class DecoratedWork(Work):
+    pass
+
+
+@elk.processor  # type: ignore[type-var]
+def decorated_wrongly(ctx: ProcessContext, min_id: int) -> int:
+    return 1
+
+
+elk.planner(HalfAPlanner())  # type: ignore[type-var]
+
+
+Elk(namespace="orders", redis_url="redis://localhost", task_window_size=5)
+Elk(task_window=5)  # type: ignore[call-arg]
+Elk(processor=too_few)  # type: ignore[arg-type]
 
 
 decorated("7")  # type: ignore[call-arg, arg-type]

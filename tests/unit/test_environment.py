@@ -135,6 +135,16 @@ def test_gevent_under_gunicorn_is_found_beside_the_server() -> None:
     assert found.server == "gunicorn worker" and len(found.findings) == 1
 
 
+def test_a_gunicorn_worker_that_will_be_patched_behind_the_hook_is_named() -> None:
+    modules = ["gunicorn.arbiter", "gunicorn.workers.ggevent"]
+    frame = frame_in("gunicorn.arbiter", pid=PID - 1)
+    (finding,) = seen(modules, frame=frame).findings
+    assert "before gevent replaces threading" in finding and "gthread" in finding
+    monkey = module("gevent.monkey", is_module_patched=lambda name: True)
+    (finding,) = seen([*modules, monkey], frame=frame).findings
+    assert "has replaced" in finding
+
+
 def test_what_cannot_be_found_out_stops_nobody() -> None:
     def broken(name: str) -> bool:
         raise RuntimeError("not today")

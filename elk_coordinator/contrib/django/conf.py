@@ -17,17 +17,20 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from typing import Any, Dict, Iterable, List, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Optional
 
 import attr
 from django.conf import settings
 from django.utils.module_loading import import_string
 
 from elk_coordinator import AdminClient, Coordinator, CoordinatorConfig, RedisDataStore
-from elk_coordinator.config import check_namespace
+from elk_coordinator.config import CoordinatorOptions, check_namespace
 from elk_coordinator.contrib.django.wrapping import DjangoPlanner, DjangoProcessor, Leftovers
 from elk_coordinator.errors import ConfigError
 from elk_coordinator.store.base import DataStore
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 SETTING = "ELK_COORDINATOR"
 KEYS = ("NAMESPACE", "REDIS_URL", "STORE", "PROCESSOR", "PLANNER", "OPTIONS", "CLOSE_CONNECTIONS")
@@ -204,7 +207,7 @@ def build(
     store: Optional[DataStore] = None,
     planner: bool = True,
     close_connections: Optional[bool] = None,
-    **options: Any,
+    **options: Unpack[CoordinatorOptions],
 ) -> Coordinator:
     """Return a new coordinator as the settings describe it; nothing is sent or started before ``start()``.
 

@@ -75,8 +75,9 @@ class _TimedSession(Session):
         self._clock = clock
         self._seconds = seconds
         self._deadline = clock.monotonic() + seconds
-        # SQLAlchemy wraps the connection; older ones call it otherwise.
-        self._raw = getattr(session.connection, "dbapi_connection", None) or session.connection
+        # SQLAlchemy and Django wrap the connection, under these names.
+        wrapped = session.connection
+        self._raw = getattr(wrapped, "dbapi_connection", None) or getattr(wrapped, "connection", None) or wrapped
         self._raw.set_progress_handler(self._late, _SQLITE_STEPS)
 
     def _late(self) -> int:

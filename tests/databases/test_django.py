@@ -1,0 +1,46 @@
+"""The guards on Django's own connections to PostgreSQL and MariaDB: the common scenes, and connections that die."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterator
+
+import pymysql
+import pytest
+from django.db import connections
+
+from elk_coordinator.contrib.django import DjangoDatabase
+from elk_coordinator.contrib.sql import Database
+from tests.contrib.djsite import fixtures  # noqa: F401  (sets Django up)
+from tests.contrib.guard_scenes import GuardScenes
+from tests.databases import test_guards
+from tests.databases.servers import Place
+
+pymysql.install_as_MySQLdb()  # as projects do that have no compiler for mysqlclient
+ALIAS = "place"
+
+
+@pytest.fixture
+def database(place: Place) -> Iterator[Database]:
+    settings: Dict[str, Any] = {"NAME": place.name, "OPTIONS": {}, "ENGINE": "django.db.backends." + place.dialect}
+    if place.dialect == "mysql":
+        settings.update(HOST=place.server.socket, USER="root")
+    else:
+        settings.update(HOST=str(place.server.folder), USER="elk")
+    connections.settings[ALIAS] = dict(connections.settings["default"], **settings)
+    yield DjangoDatabase(ALIAS)
+    connections[ALIAS].close()
+    del connections[ALIAS], connections.settings[ALIAS]
+
+
+class TestOnDjangoWithServers(GuardScenes):
+    @pytest.fixture(autouse=True)
+    def on(self, place: Place) -> None:
+        self.place = place
+
+    kill = test_guards.TestOnServers.kill
+    test_a_connection_that_is_dropped_inside_a_batch_has_it_done_again = (
+        test_guards.TestOnServers.test_a_connection_that_is_dropped_inside_a_batch_has_it_done_again
+    )
+    test_a_connection_that_is_dropped_again_and_again_fails_the_attempt = (
+        test_guards.TestOnServers.test_a_connection_that_is_dropped_again_and_again_fails_the_attempt
+    )
