@@ -72,6 +72,7 @@ class _TimedSession(Session):
 
     def __init__(self, session: Session, seconds: float, clock: Clock) -> None:
         super().__init__(session.connection, session.dialect, session._paramstyle)
+        self._undone = session._undone
         self._clock = clock
         self._seconds = seconds
         self._deadline = clock.monotonic() + seconds
