@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from typing import Any, Callable, Iterator, List
 
@@ -76,6 +77,30 @@ def test_a_connection_that_the_server_ended_is_told_and_replaced(database: Datab
     assert database.is_disconnect(caught.value), repr(caught.value)
     with database.transaction() as session:
         assert session.scalar("SELECT 1") == 1
+
+
+def test_a_child_after_a_fork_has_connections_of_its_own(database: Database, place: Place) -> None:
+    """Two processes on one connection read each other's answers."""
+
+    def mine() -> int:
+        with database.transaction() as session:
+            return int(session.scalar(number(place)))
+
+    parents = mine()
+    assert mine() == parents, "it idles in the pool"
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(write, b"%d" % mine())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        childs = answer.read()
+    os.waitpid(child, 0)
+    assert childs and int(childs) != parents
+    assert mine() == parents, "the child left it alone"
 
 
 def test_an_error_of_the_statement_is_no_disconnect(database: Database) -> None:

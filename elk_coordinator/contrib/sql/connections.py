@@ -261,7 +261,8 @@ class OwnConnections:
 
 
 class EngineConnections:
-    """The pool of a SQLAlchemy engine, which belongs to the user: it is neither configured nor disposed of here."""
+    """The pool of a SQLAlchemy engine, which belongs to the user: it is neither configured nor disposed of here; only
+    after a fork it is replaced, in the child, by an empty one like it."""
 
     def __init__(self, engine: Any) -> None:
         dialect = getattr(engine, "dialect", None)
@@ -271,12 +272,25 @@ class EngineConnections:
             raise ConfigError("engine=%r: asynchronous engines are not taken; make one with create_engine" % (engine,))
         self._engine = engine
         self._description = dialect_named(dialect.name), str(dialect.paramstyle)
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def describe(self) -> Tuple[str, str]:
         return self._description
 
     def lend(self) -> Any:
+        if self._pid != os.getpid():
+            with self._lock:
+                self._forked()
         return self._engine.raw_connection()
+
+    def _forked(self) -> None:
+        # SQLAlchemy does not notice, and two processes on one connection read each other's answers.
+        if self._pid != os.getpid():
+            if self._description[0] != "sqlite":  # whose connections talk to nobody; ":memory:" lives in one
+                _INHERITED.append(self._engine.pool)
+                self._engine.pool = self._engine.pool.recreate()
+            self._pid = os.getpid()
 
     def give_back(self, connection: Any) -> None:
         connection.close()
