@@ -161,6 +161,34 @@ class TestOnServers(GuardScenes):
             held.write(12, lambda session: apply(session, old.ctx, 7, 12))
         assert new.run(self.processor()) == HI and self.applied() == {1: 20}
 
+    def test_a_worker_frozen_inside_its_write_is_ended_by_the_limit_of_the_server_and_refused(self) -> None:
+        limit = {
+            "postgresql": "SET SESSION idle_in_transaction_session_timeout = 1000",
+            "mysql": "SET SESSION idle_transaction_timeout = 1",
+        }
+
+        def connect() -> Any:
+            connection = self.place.connect()
+            with connection.cursor() as cursor:
+                cursor.execute(limit[self.place.dialect])
+            connection.commit()
+            return connection
+
+        frozen = Database.from_connect(connect)
+        tries: List[int] = []
+
+        def handle(session: Session, ctx: Any, lo: int, hi: int) -> int:
+            tries.append(lo)
+            count = apply(session, ctx, lo, hi)
+            assert Attempt(6).run(self.processor()) == HI, "the successor waited for the server's limit"
+            return count
+
+        old = Attempt(5)
+        with pytest.raises(StaleToken):
+            old.run(SqlBatchProcessor(frozen, handle, batch_ids=6, fence=RangeFence(frozen)))
+        frozen.close()
+        assert tries == [1] and old.saved == [] and self.applied() == {1: 20}
+
     def somebody_waits(self) -> bool:
         if self.place.dialect == "mysql":
             # Not innodb_trx: whoever asks it more often than ten times a second is answered from its cache for ever.
