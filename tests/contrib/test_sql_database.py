@@ -14,7 +14,7 @@ import sqlalchemy
 import sqlalchemy.pool
 
 from elk_coordinator import TaskInterrupted
-from elk_coordinator.contrib.sql import Database, quote_name, statement_timeout
+from elk_coordinator.contrib.sql import Database, Session, quote_name, statement_timeout
 from elk_coordinator.contrib.sql import connections as connections_module
 from elk_coordinator.contrib.sql.connections import OwnConnections, disconnected, transient
 from elk_coordinator.contrib.sql.statements import render
@@ -211,6 +211,30 @@ def test_a_swallowed_error_that_ended_the_transaction_comes_up_at_its_end(databa
             session.execute("INSERT INTO t VALUES (2)")
     with database.reading() as session:
         assert session.rows("SELECT id FROM t") == [(2,)]
+
+
+def test_a_session_on_a_wrapper_with_transactions_of_its_own_can_be_asked_and_limited(path: str) -> None:
+    """As Django's: its wrapper keeps the driver's connection in an attribute."""
+
+    class Wrapper:
+        def __init__(self) -> None:
+            self.connection = sqlite3.connect(path, isolation_level=None)
+
+        def cursor(self) -> Any:
+            return self.connection.cursor()
+
+    wrapper = Wrapper()
+    session = Session(wrapper, "sqlite", "qmark")
+    with statement_timeout(session, 5.0) as limited:
+        limited.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        limited.execute("BEGIN")
+        limited.execute("INSERT INTO t VALUES (1)")
+        session.check_whole()
+        with pytest.raises(sqlite3.IntegrityError):
+            limited.execute("INSERT OR ROLLBACK INTO t VALUES (1)")
+    with pytest.raises(sqlite3.IntegrityError):
+        session.check_whole()
+    wrapper.connection.close()
 
 
 # -- connections

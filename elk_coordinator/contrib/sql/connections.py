@@ -74,6 +74,15 @@ class Connections(Protocol):
     def close(self) -> None: ...
 
 
+def driver_connection(connection: Any) -> Any:
+    """Return the driver's own connection, to which modes and states belong: SQLAlchemy and Django wrap it."""
+    for name in ("dbapi_connection", "connection"):
+        inner = getattr(connection, name, None)
+        if inner is not None:
+            return inner
+    return connection
+
+
 def dialect_named(name: str) -> str:
     """Return the dialect for *name*. :raises ConfigError: an unknown one."""
     found = _SAME.get(name, name)

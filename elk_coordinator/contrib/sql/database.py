@@ -9,7 +9,13 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Callable, ContextManager, Iterator, List, Mapping, Optional, Tuple
 
-from elk_coordinator.contrib.sql.connections import Connections, EngineConnections, OwnConnections, rolled_back
+from elk_coordinator.contrib.sql.connections import (
+    Connections,
+    EngineConnections,
+    OwnConnections,
+    driver_connection,
+    rolled_back,
+)
 from elk_coordinator.contrib.sql.statements import PARAMSTYLES, quote_name, render
 from elk_coordinator.errors import ConfigError, TaskInterrupted
 from elk_coordinator.runtime.clock import Clock
@@ -70,7 +76,7 @@ class Session:
         error; after a deadlock InnoDB commits what was done behind it; SQLite ends a transaction by ``ON CONFLICT
         ROLLBACK``. Asks the server only after an error.
         """
-        raw = _raw(self.connection)
+        raw = driver_connection(self.connection)
         undone = self._undone[0] if self._undone else None
         if self.dialect == "postgresql":
             # 3: in error, for psycopg and psycopg2; it also knows of statements that went past this class.
@@ -194,14 +200,9 @@ def _nothing() -> None:
     pass
 
 
-def _raw(connection: Any) -> Any:
-    """Return the driver's own connection, to which modes belong; SQLAlchemy wraps it."""
-    return getattr(connection, "dbapi_connection", None) or connection
-
-
 def _begin(connection: Any, dialect: str, write: bool) -> Callable[[], None]:
     """Make sure that a transaction is what follows, and return what puts the connection's mode back afterwards."""
-    raw = _raw(connection)
+    raw = driver_connection(connection)
     if dialect == "sqlite":
         return _begin_sqlite(raw, write)
     mode = getattr(raw, "get_autocommit", None)

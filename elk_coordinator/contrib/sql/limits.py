@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Iterator, Mapping, Optional
 
+from elk_coordinator.contrib.sql.connections import driver_connection
 from elk_coordinator.contrib.sql.database import Session
 from elk_coordinator.errors import ConfigError
 from elk_coordinator.runtime.clock import Clock
@@ -76,8 +77,7 @@ class _TimedSession(Session):
         self._clock = clock
         self._seconds = seconds
         self._deadline = clock.monotonic() + seconds
-        # SQLAlchemy wraps the connection; older ones call it otherwise.
-        self._raw = getattr(session.connection, "dbapi_connection", None) or session.connection
+        self._raw = driver_connection(session.connection)
         self._raw.set_progress_handler(self._late, _SQLITE_STEPS)
 
     def _late(self) -> int:
