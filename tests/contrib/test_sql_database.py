@@ -6,6 +6,7 @@ import contextlib
 import os
 import pathlib
 import sqlite3
+import sys
 import threading
 from typing import Any, Callable, Dict, Iterator, List
 
@@ -172,6 +173,29 @@ def test_an_engine_gets_its_connection_back_as_it_was(path: str) -> None:
         connection.execute(sqlalchemy.text("INSERT INTO t VALUES (1)"))
     assert engine.raw_connection().isolation_level == before
     engine.dispose()
+
+
+@pytest.mark.parametrize("mode", [True, False, -1])
+def test_every_mode_of_a_sqlite_connection_gives_real_transactions(path: str, mode: Any) -> None:
+    """Python 3.12 brought ``autocommit``: under True a commit() does nothing, under False a transaction is open always.
+    Before it there is one mode only."""
+    options: Any = {"autocommit": mode} if sys.version_info >= (3, 12) else {}
+    connection = sqlite3.connect(path, check_same_thread=False, **options)
+    engine = sqlalchemy.create_engine("sqlite://", creator=lambda: connection, poolclass=sqlalchemy.pool.StaticPool)
+    for database in (Database.from_connect(lambda: sqlite3.connect(path, **options)), Database.from_engine(engine)):
+        with database.transaction() as session:
+            session.execute("CREATE TABLE IF NOT EXISTS t (n INTEGER)")
+            session.execute("DELETE FROM t")
+            session.execute("INSERT INTO t VALUES (1)")
+        with pytest.raises(ZeroDivisionError):
+            with database.transaction() as session:
+                session.execute("DELETE FROM t")
+                raise ZeroDivisionError
+        with database.reading() as session:
+            assert session.scalar("SELECT count(*) FROM t") == 1
+    assert getattr(connection, "autocommit", mode) == mode
+    engine.dispose()
+    connection.close()
 
 
 def test_a_lock_that_was_not_had_leaves_the_connection_of_an_engine_as_it_was(path: str) -> None:

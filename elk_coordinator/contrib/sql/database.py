@@ -22,6 +22,9 @@ from elk_coordinator.runtime.clock import Clock
 
 __all__ = ["Database", "Session", "quote_name"]
 
+#: sqlite3.LEGACY_TRANSACTION_CONTROL, the mode of every connection before Python 3.12.
+_LEGACY = -1
+
 
 class Session:
     """Statements inside one transaction. Belongs to the thread that opened it and ends with its ``with`` block.
@@ -218,13 +221,23 @@ def _begin(connection: Any, dialect: str, write: bool) -> Callable[[], None]:
 
 
 def _begin_sqlite(raw: Any, write: bool) -> Callable[[], None]:
-    # By itself the module begins late, at the first write, and then fails if another wrote since the first read.
-    before = raw.isolation_level
-    raw.isolation_level = None
+    # By itself the module begins late, at the first write, and then fails if another wrote since the first read; or,
+    # from Python 3.12 on and told so, has a transaction open always, or takes no notice of commit().
+    level, mode = raw.isolation_level, getattr(raw, "autocommit", _LEGACY)
+
+    def restore() -> None:
+        raw.isolation_level = level
+        if mode != _LEGACY:
+            raw.autocommit = mode
+
     try:
+        if mode != _LEGACY:
+            raw.autocommit = _LEGACY
+            raw.rollback()
+        raw.isolation_level = None
         raw.execute("BEGIN IMMEDIATE" if write else "BEGIN")
     except BaseException:
         # Left as it is, the next user of a pooled connection would commit each statement by itself.
-        raw.isolation_level = before
+        restore()
         raise
-    return lambda: setattr(raw, "isolation_level", before)
+    return restore
