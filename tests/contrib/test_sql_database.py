@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import sqlite3
+import sys
 import threading
 from typing import Any, Callable, Dict, Iterator, List
 
@@ -13,9 +15,9 @@ import sqlalchemy
 import sqlalchemy.pool
 
 from elk_coordinator import TaskInterrupted
-from elk_coordinator.contrib.sql import Database, quote_name
+from elk_coordinator.contrib.sql import Database, Session, quote_name, statement_timeout
 from elk_coordinator.contrib.sql import connections as connections_module
-from elk_coordinator.contrib.sql.connections import OwnConnections, disconnected
+from elk_coordinator.contrib.sql.connections import OwnConnections, disconnected, transient
 from elk_coordinator.contrib.sql.statements import render
 from elk_coordinator.errors import ConfigError
 from elk_coordinator.testing import ManualClock
@@ -79,6 +81,16 @@ def test_a_percent_sign_is_doubled_for_drivers_that_look_for_it() -> None:
     sql = "SELECT 7 % 2 WHERE a LIKE 'x%' AND b = :b"
     assert render(sql, {"b": 1}, "mysql", "format") == ("SELECT 7 %% 2 WHERE a LIKE 'x%%' AND b = %s", (1,))
     assert render(sql, {"b": 1}, "sqlite", "qmark") == ("SELECT 7 % 2 WHERE a LIKE 'x%' AND b = ?", (1,))
+
+
+def test_a_percent_sign_stays_single_where_no_parameter_is_passed() -> None:
+    """mysql.connector and pg8000 leave double ones as they are then."""
+    assert render("SELECT 7 % 2", {"unused": 1}, "mysql", "format") == ("SELECT 7 % 2", ())
+    driver = Driver()
+    with own(driver).transaction() as session:
+        session.execute("SELECT 7 % 2")
+    assert driver.made[0].log == ["SELECT 7 % 2", "commit"]
+    assert driver.made[0].passed == [()]
 
 
 def test_a_parameter_without_a_value_is_refused() -> None:
@@ -163,6 +175,92 @@ def test_an_engine_gets_its_connection_back_as_it_was(path: str) -> None:
     engine.dispose()
 
 
+@pytest.mark.parametrize("mode", [True, False, -1])
+def test_every_mode_of_a_sqlite_connection_gives_real_transactions(path: str, mode: Any) -> None:
+    """Python 3.12 brought ``autocommit``: under True a commit() does nothing, under False a transaction is open always.
+    Before it there is one mode only."""
+    options: Any = {"autocommit": mode} if sys.version_info >= (3, 12) else {}
+    connection = sqlite3.connect(path, check_same_thread=False, **options)
+    engine = sqlalchemy.create_engine("sqlite://", creator=lambda: connection, poolclass=sqlalchemy.pool.StaticPool)
+    for database in (Database.from_connect(lambda: sqlite3.connect(path, **options)), Database.from_engine(engine)):
+        with database.transaction() as session:
+            session.execute("CREATE TABLE IF NOT EXISTS t (n INTEGER)")
+            session.execute("DELETE FROM t")
+            session.execute("INSERT INTO t VALUES (1)")
+        with pytest.raises(ZeroDivisionError):
+            with database.transaction() as session:
+                session.execute("DELETE FROM t")
+                raise ZeroDivisionError
+        with database.reading() as session:
+            assert session.scalar("SELECT count(*) FROM t") == 1
+    assert getattr(connection, "autocommit", mode) == mode
+    engine.dispose()
+    connection.close()
+
+
+def test_a_lock_that_was_not_had_leaves_the_connection_of_an_engine_as_it_was(path: str) -> None:
+    """Otherwise what the application writes through it next is committed statement by statement."""
+    engine = sqlalchemy.create_engine(
+        "sqlite:///" + path, connect_args={"timeout": 0.01}, poolclass=sqlalchemy.pool.QueuePool, pool_size=1
+    )
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("CREATE TABLE t (n INTEGER)"))
+    other = sqlite3.connect(path)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        with Database.from_engine(engine).transaction():
+            pass
+    other.close()
+    with pytest.raises(ZeroDivisionError):
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text("INSERT INTO t VALUES (1)"))
+            raise ZeroDivisionError
+    with engine.connect() as connection:
+        assert connection.execute(sqlalchemy.text("SELECT count(*) FROM t")).scalar() == 0
+    engine.dispose()
+
+
+def test_a_swallowed_error_that_ended_the_transaction_comes_up_at_its_end(database: Database) -> None:
+    with database.transaction() as session:
+        session.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    for timeout in (None, 5.0):
+        with pytest.raises(sqlite3.IntegrityError):
+            with database.transaction() as session, statement_timeout(session, timeout) as limited:
+                limited.execute("INSERT INTO t VALUES (1)")
+                with contextlib.suppress(sqlite3.IntegrityError):
+                    limited.execute("INSERT OR ROLLBACK INTO t VALUES (1)")
+    with database.transaction() as session:
+        session.execute("INSERT INTO t VALUES (2)")
+        with contextlib.suppress(sqlite3.IntegrityError):
+            session.execute("INSERT INTO t VALUES (2)")
+    with database.reading() as session:
+        assert session.rows("SELECT id FROM t") == [(2,)]
+
+
+def test_a_session_on_a_wrapper_with_transactions_of_its_own_can_be_asked_and_limited(path: str) -> None:
+    """As Django's: its wrapper keeps the driver's connection in an attribute."""
+
+    class Wrapper:
+        def __init__(self) -> None:
+            self.connection = sqlite3.connect(path, isolation_level=None)
+
+        def cursor(self) -> Any:
+            return self.connection.cursor()
+
+    wrapper = Wrapper()
+    session = Session(wrapper, "sqlite", "qmark")
+    with statement_timeout(session, 5.0) as limited:
+        limited.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        limited.execute("BEGIN")
+        limited.execute("INSERT INTO t VALUES (1)")
+        session.check_whole()
+        with pytest.raises(sqlite3.IntegrityError):
+            limited.execute("INSERT OR ROLLBACK INTO t VALUES (1)")
+    with pytest.raises(sqlite3.IntegrityError):
+        session.check_whole()
+    wrapper.connection.close()
+
+
 # -- connections
 
 
@@ -179,6 +277,7 @@ class Driver:
         def __init__(self) -> None:
             self.log: List[str] = []
             self.fails: Dict[str, Exception] = {}
+            self.passed: List[Any] = []
 
         def do(self, what: str) -> None:
             self.log.append(what)
@@ -190,7 +289,8 @@ class Driver:
         def cursor(self) -> "Driver.Connection":
             return self
 
-        def execute(self, text: str, arguments: Any = ()) -> None:
+        def execute(self, text: str, *arguments: Any) -> None:
+            self.passed.append(arguments)
             self.do(text)
 
         def fetchall(self) -> List[Any]:
@@ -286,6 +386,53 @@ def test_a_connection_that_idled_is_asked_before_it_is_used() -> None:
     assert len(driver.made) == 2
 
 
+def test_where_one_connection_died_the_idle_ones_are_asked_before_they_are_used() -> None:
+    driver = Driver()
+    database = own(driver)
+    with contextlib.ExitStack() as stack:
+        for _ in range(10):
+            stack.enter_context(database.transaction())
+    for connection in driver.made:  # the server is restarted
+        connection.fails = {what: driver.OperationalError(2006, "gone away") for what in ("UPDATE t", "SELECT 1")}
+    with pytest.raises(driver.OperationalError):
+        use(database)
+    use(database)
+    assert len(driver.made) == 11
+
+
+def test_what_is_committed_is_not_told_as_failed_when_the_mode_cannot_be_put_back() -> None:
+    driver = Driver()
+
+    class Connection(Driver.Connection):
+        def get_autocommit(self) -> bool:
+            return True
+
+        def autocommit(self, on: bool) -> None:
+            self.do("autocommit %s" % on)
+
+    def connect() -> Any:
+        driver.made.append(Connection())
+        driver.made[-1].fails["autocommit True"] = driver.OperationalError(2013, "Lost connection")
+        return driver.made[-1]
+
+    database = Database(OwnConnections(connect, "mysql", "format", ManualClock()))
+    use(database)
+    use(database)
+    assert [c.log for c in driver.made] == [["autocommit False", "UPDATE t", "commit", "autocommit True"]] * 2
+
+
+def test_a_connection_of_an_unknown_driver_is_closed() -> None:
+    closed: List[int] = []
+
+    class Connection:
+        def close(self) -> None:
+            closed.append(1)
+
+    with pytest.raises(ConfigError, match="dialect"):
+        Database.from_connect(Connection).transaction().__enter__()
+    assert closed == [1]
+
+
 def test_no_more_than_the_bound_of_idle_connections_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections_module, "MAX_IDLE", 1)
     driver = Driver()
@@ -337,6 +484,13 @@ def error(text: str, code: Any = None) -> Exception:
         ("postgresql", error("server closed the connection unexpectedly"), error("deadlock detected", "40P01")),
         ("mysql", OperationalError(2006, "gone away"), OperationalError(1213, "Deadlock found")),
         ("mysql", ConnectionResetError(), ValueError("2006")),
+        ("mysql", OperationalError(-1, "MySQL Connection not available"), OperationalError(1062, "Duplicate entry")),
+        ("postgresql", error('connection to server on socket "/x" failed: FATAL:  the database system is starting up'),
+         error("relation does not exist", "42P01")),
+        ("postgresql", error('connection to server at "10.0.0.1", port 5432 failed: timeout expired'),
+         error("canceling statement due to lock timeout", "55P03")),
+        ("postgresql", OperationalError({"S": "FATAL", "C": "57P01", "M": "terminating connection"}),
+         OperationalError({"S": "ERROR", "C": "23505", "M": "duplicate key"})),
     ],
 )
 def test_a_dead_connection_is_told_from_an_error_of_the_statement(
@@ -347,3 +501,34 @@ def test_a_dead_connection_is_told_from_an_error_of_the_statement(
     wrapped.__cause__ = gone
     assert disconnected(dialect, wrapped)
     assert not disconnected("sqlite", gone)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        error("deadlock detected", "40P01"),
+        error("could not serialize access", "40001"),
+        OperationalError({"S": "ERROR", "C": "40P01", "M": "deadlock detected"}),
+        OperationalError(1213, "Deadlock found"),
+        OperationalError(1205, "Lock wait timeout exceeded"),
+    ],
+    ids=repr,
+)
+def test_what_may_be_done_again_is_told_also_when_a_framework_wrapped_it(again: Exception) -> None:
+    """Django and SQLAlchemy raise errors of their own from the driver's, without its codes."""
+    assert transient(again)
+    wrapped = RuntimeError("wrapped")
+    wrapped.__cause__ = again
+    assert transient(wrapped)
+    assert not transient(OperationalError(1062, "Duplicate entry")) and not transient(ValueError(1213))
+
+
+def test_the_very_first_connection_may_fail_by_a_server_that_is_away() -> None:
+    def connect() -> Any:
+        raise OperationalError(2006, "gone away")
+
+    database = Database.from_connect(connect)
+    with pytest.raises(OperationalError) as caught:
+        with database.transaction():
+            pass
+    assert database.is_disconnect(caught.value)

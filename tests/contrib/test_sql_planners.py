@@ -15,9 +15,11 @@ from elk_coordinator.contrib.sql import (
     DenseKeyPlanner,
     NotGrowing,
     OpenTransactions,
+    Session,
     SettleTime,
     SparseKeyPlanner,
     edges,
+    open_transactions,
 )
 from elk_coordinator.contrib.sql.open_transactions import MySqlWatch, PostgresWatch, _PostgresLook
 from elk_coordinator.errors import ConfigError
@@ -313,3 +315,22 @@ def test_a_transaction_that_was_prepared_is_waited_for_under_its_new_name() -> N
     mysql = MySqlWatch("orders", "id", False)
     known: Dict[str, Any] = {"9": ("12:00:00", 0.0)}
     assert set(mysql.left(known, known, {"xa 6": ("12:00:00", 0.0)})) == {"xa 6"}
+
+
+def test_on_mysql_whoever_runs_anything_may_hold_an_id_and_who_idles_does_not() -> None:
+    """A bulk insert, or one whose connection was killed meanwhile, runs under a name of its own."""
+    rows = [
+        (1, "app", "Query"), (2, "app", "Execute"), (3, "app", "Bulk_execute"), (4, "app", "Killed"),
+        (5, "app", "Connect"), (6, "app", "Sleep"), (7, "system user", "Daemon"), (8, "system user", "Connect"),
+        (9, "replica", "Binlog Dump"), (10, "event_scheduler", "Daemon"), (11, "system user", "Slave_IO"),
+        (12, "replica", "Binlog Dump GTID"), (13, "system user", "Slave_SQL"), (99, "app", "Query"),
+    ]  # fmt: skip
+    connection = sqlite3.connect(":memory:")
+    connection.create_function("UNIX_TIMESTAMP", 0, lambda: 1000)
+    connection.create_function("CONNECTION_ID", 0, lambda: 99)
+    connection.execute("ATTACH ':memory:' AS information_schema")
+    connection.execute("CREATE TABLE information_schema.processlist (id, user, command, time)")
+    connection.executemany("INSERT INTO information_schema.processlist VALUES (?, ?, ?, 5)", rows)
+    found = Session(connection, "mysql", "qmark").rows(open_transactions._RUNNING)
+    connection.close()
+    assert sorted(found) == [(number, 995) for number in range(1, 6)]

@@ -93,6 +93,20 @@ class TestOnServers(GuardScenes):
         assert self.db.is_disconnect(broken.value) and tries == [1, 1, 1]
         assert self.applied() == {0: 20}
 
+    def test_a_connection_that_is_dropped_while_the_throttle_asks_fails_no_attempt(self) -> None:
+        asked: List[int] = []
+
+        def throttle() -> bool:
+            with self.db.reading() as session:
+                asked.append(1)
+                if len(asked) == 2:
+                    self.kill(session)
+                session.scalar("SELECT 1")
+            return False
+
+        assert Attempt(5).run(self.processor(throttle=throttle)) == 20
+        assert len(asked) == 5 and self.applied() == {1: 20}
+
     @pytest.mark.parametrize("moment", ["before", "after"])
     @pytest.mark.parametrize("fenced", [True, False], ids=["fenced", "control"])
     def test_a_lost_answer_to_a_commit_is_settled_by_the_fence(self, fenced: bool, moment: str) -> None:
@@ -147,12 +161,40 @@ class TestOnServers(GuardScenes):
             held.write(12, lambda session: apply(session, old.ctx, 7, 12))
         assert new.run(self.processor()) == HI and self.applied() == {1: 20}
 
+    def test_a_worker_frozen_inside_its_write_is_ended_by_the_limit_of_the_server_and_refused(self) -> None:
+        limit = {
+            "postgresql": "SET SESSION idle_in_transaction_session_timeout = 1000",
+            "mysql": "SET SESSION idle_transaction_timeout = 1",
+        }
+
+        def connect() -> Any:
+            connection = self.place.connect()
+            with connection.cursor() as cursor:
+                cursor.execute(limit[self.place.dialect])
+            connection.commit()
+            return connection
+
+        frozen = Database.from_connect(connect)
+        tries: List[int] = []
+
+        def handle(session: Session, ctx: Any, lo: int, hi: int) -> int:
+            tries.append(lo)
+            count = apply(session, ctx, lo, hi)
+            assert Attempt(6).run(self.processor()) == HI, "the successor waited for the server's limit"
+            return count
+
+        old = Attempt(5)
+        with pytest.raises(StaleToken):
+            old.run(SqlBatchProcessor(frozen, handle, batch_ids=6, fence=RangeFence(frozen)))
+        frozen.close()
+        assert tries == [1] and old.saved == [] and self.applied() == {1: 20}
+
     def somebody_waits(self) -> bool:
         if self.place.dialect == "mysql":
-            sql = "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
-        else:
-            sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        return bool(self.place.run(sql)[0][0])
+            # Not innodb_trx: whoever asks it more often than ten times a second is answered from its cache for ever.
+            row = self.place.run("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")[0]
+            return int(row[1]) > 0
+        return bool(self.place.run("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")[0][0])
 
     def test_many_workers_enter_many_ranges_at_once(self) -> None:
         errors: List[BaseException] = []
@@ -176,6 +218,56 @@ def run_all(works: List[Callable[[], None]]) -> None:
         thread.start()
     for thread in threads:
         thread.join(30)
+
+
+def test_the_fence_table_may_be_made_by_many_workers_that_start_at_once(place: Place) -> None:
+    errors: List[BaseException] = []
+
+    def make(fence: RangeFence, together: threading.Barrier) -> None:
+        try:
+            together.wait(30)
+            fence.create_table()
+        except BaseException as exc:
+            errors.append(exc)
+
+    for number in range(5):
+        fences = [RangeFence(Database.from_connect(place.connect), "fence%d" % number) for _ in range(6)]
+        together = threading.Barrier(len(fences))
+        run_all([lambda fence=fence, together=together: make(fence, together) for fence in fences])
+    assert errors == []
+
+
+def test_a_role_that_may_not_create_tables_may_use_the_one_that_is_there(postgres: Place) -> None:
+    RangeFence(Database.from_connect(postgres.connect)).create_table()
+    postgres.run(
+        "DROP ROLE IF EXISTS small", "CREATE ROLE small LOGIN", "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON elk_fence TO small",
+    )  # fmt: skip
+    small = Database.from_connect(lambda: postgres.connect(user="small"))
+    RangeFence(small).create_table()
+    with pytest.raises(Exception, match="permission denied"):
+        RangeFence(small, "another").create_table()
+
+
+def test_a_record_that_changed_since_the_snapshot_is_a_reason_to_repeat(maria: Place) -> None:
+    """The default from MariaDB 11.6.2 on: what a deadlock is elsewhere is error 1020 there."""
+
+    def connect() -> Any:
+        return maria.connect(init_command="SET SESSION innodb_snapshot_isolation = ON")
+
+    maria.run("CREATE TABLE t (id BIGINT PRIMARY KEY, n INT) ENGINE=InnoDB", "INSERT INTO t VALUES (1, 0)")
+    database = Database.from_connect(connect)
+    tries: List[int] = []
+
+    def handle(session: Session, ctx: Any, lo: int, hi: int) -> int:
+        tries.append(session.scalar("SELECT n FROM t"))
+        if len(tries) == 1:
+            maria.run("UPDATE t SET n = n + 1")
+        return session.execute("UPDATE t SET n = n + 10")
+
+    assert Attempt(5, 1, 1).run(SqlBatchProcessor(database, handle, batch_ids=1)) == 1
+    assert tries == [0, 1] and maria.run("SELECT n FROM t") == [(11,)]
+    database.close()
 
 
 def test_replica_lag_of_a_primary_without_replicas_lets_go_on(postgres: Place) -> None:

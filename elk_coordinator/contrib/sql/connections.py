@@ -32,8 +32,17 @@ _POSTGRES_WORDS = (
     "connection already closed", "connection is closed", "the connection is closed", "closed the connection",
     "could not receive data from server", "could not send data to server", "connection not open", "connection is lost",
     "ssl connection has been closed", "ssl syscall error", "no connection to the server", "consuming input failed",
-    "connection reset by peer", "could not connect", "connection refused", "connection failed",
+    "connection reset by peer", "could not connect", "connection refused", "connection failed", "network error",
+    "can't create a connection", "connection timed out", "timeout expired", "no route to host",
+    "network is unreachable", "the database system is ",
 )  # fmt: skip
+
+#: Deadlocks and serialization failures. The server has rolled the whole transaction back; 1020: MariaDB under
+#: innodb_snapshot_isolation.
+_ROLLED_BACK_STATES = ("40001", "40P01")
+_ROLLED_BACK_NUMBERS = (1213, 1020)
+#: A lock that was waited for too long: on MySQL the statement was rolled back, the transaction is still there.
+_LOCK_WAIT = 1205
 
 #: By name: the drivers need not be there, and every framework has classes of its own with these names.
 _DRIVER_ERRORS = ("OperationalError", "InterfaceError", "DatabaseError", "InternalError")
@@ -63,6 +72,15 @@ class Connections(Protocol):
     def is_disconnect(self, error: BaseException) -> bool: ...
 
     def close(self) -> None: ...
+
+
+def driver_connection(connection: Any) -> Any:
+    """Return the driver's own connection, to which modes and states belong: SQLAlchemy and Django wrap it."""
+    for name in ("dbapi_connection", "connection"):
+        inner = getattr(connection, name, None)
+        if inner is not None:
+            return inner
+    return connection
 
 
 def dialect_named(name: str) -> str:
@@ -116,8 +134,8 @@ def _gone(dialect: str, error: BaseException) -> bool:
     if type(error).__name__ not in _DRIVER_ERRORS and not _state(error):
         return False
     if dialect == "mysql":
-        first = error.args[0] if error.args else None
-        return first in _MYSQL_GONE and not isinstance(first, bool)
+        # mysql.connector has no number for it.
+        return _number(error) in _MYSQL_GONE or "connection not available" in str(error).lower()
     return _state(error).startswith(_POSTGRES_GONE) or any(word in str(error).lower() for word in _POSTGRES_WORDS)
 
 
@@ -126,7 +144,32 @@ def _state(error: BaseException) -> str:
         state = getattr(error, name, None)
         if isinstance(state, str):
             return state
-    return ""
+    first = error.args[0] if error.args else None
+    return str(first.get("C", "")) if isinstance(first, dict) else ""  # pg8000
+
+
+def _number(error: BaseException) -> Optional[int]:
+    """Return the number of an error of MySQL's drivers."""
+    first = error.args[0] if error.args else None
+    found = first if isinstance(first, int) else getattr(error, "errno", None)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def rolled_back(error: BaseException) -> bool:
+    """Return whether *error*, or what it wraps, says that the server rolled the whole transaction back, so that the
+    same again makes sense: a deadlock, a serialization failure."""
+    return any(
+        _state(one) in _ROLLED_BACK_STATES
+        or type(one).__name__ in _DRIVER_ERRORS and _number(one) in _ROLLED_BACK_NUMBERS
+        for one in _chain(error)
+    )  # fmt: skip
+
+
+def transient(error: BaseException) -> bool:
+    """Return whether the same in a new transaction makes sense, on a connection that is in order."""
+    return rolled_back(error) or any(
+        type(one).__name__ in _DRIVER_ERRORS and _number(one) == _LOCK_WAIT for one in _chain(error)
+    )
 
 
 class OwnConnections:
@@ -167,13 +210,17 @@ class OwnConnections:
 
     def _made(self) -> Any:
         connection = self._connect()
-        if self._dialect is None:
-            self._dialect = dialect_of(connection)
-        if self._paramstyle is None:
-            self._paramstyle = paramstyle_of(connection)
-        if self._dialect == "sqlite":
-            waits = connection.execute("PRAGMA busy_timeout").fetchone()[0]
-            connection.execute("PRAGMA busy_timeout = %d" % max(waits, SQLITE_BUSY_MS))
+        try:
+            if self._dialect is None:
+                self._dialect = dialect_of(connection)
+            if self._paramstyle is None:
+                self._paramstyle = paramstyle_of(connection)
+            if self._dialect == "sqlite":
+                waits = connection.execute("PRAGMA busy_timeout").fetchone()[0]
+                connection.execute("PRAGMA busy_timeout = %d" % max(waits, SQLITE_BUSY_MS))
+        except BaseException:
+            self.discard(connection, None)
+            raise
         return connection
 
     def _answers(self, connection: Any) -> bool:
@@ -198,13 +245,19 @@ class OwnConnections:
             self.discard(connection, None)
 
     def discard(self, connection: Any, error: Optional[BaseException]) -> None:
+        if error is not None and self.is_disconnect(error):
+            # Where one died the others often did, too: all are asked before they are lent again.
+            with self._lock:
+                self._idle = [(idle, float("-inf")) for idle, _ in self._idle]
         try:
             connection.close()
         except Exception:  # what is broken may refuse even this, and is gone all the same
             pass
 
     def is_disconnect(self, error: BaseException) -> bool:
-        return disconnected(self._dialect or "postgresql", error)
+        if self._dialect is None:  # the very first connection failed
+            return disconnected("postgresql", error) or disconnected("mysql", error)
+        return disconnected(self._dialect, error)
 
     def close(self) -> None:
         with self._lock:
@@ -217,7 +270,8 @@ class OwnConnections:
 
 
 class EngineConnections:
-    """The pool of a SQLAlchemy engine, which belongs to the user: it is neither configured nor disposed of here."""
+    """The pool of a SQLAlchemy engine, which belongs to the user: it is neither configured nor disposed of here; only
+    after a fork it is replaced, in the child, by an empty one like it."""
 
     def __init__(self, engine: Any) -> None:
         dialect = getattr(engine, "dialect", None)
@@ -227,12 +281,25 @@ class EngineConnections:
             raise ConfigError("engine=%r: asynchronous engines are not taken; make one with create_engine" % (engine,))
         self._engine = engine
         self._description = dialect_named(dialect.name), str(dialect.paramstyle)
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def describe(self) -> Tuple[str, str]:
         return self._description
 
     def lend(self) -> Any:
+        if self._pid != os.getpid():
+            with self._lock:
+                self._forked()
         return self._engine.raw_connection()
+
+    def _forked(self) -> None:
+        # SQLAlchemy does not notice, and two processes on one connection read each other's answers.
+        if self._pid != os.getpid():
+            if self._description[0] != "sqlite":  # whose connections talk to nobody; ":memory:" lives in one
+                _INHERITED.append(self._engine.pool)
+                self._engine.pool = self._engine.pool.recreate()
+            self._pid = os.getpid()
 
     def give_back(self, connection: Any) -> None:
         connection.close()

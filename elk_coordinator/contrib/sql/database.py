@@ -9,12 +9,21 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Callable, ContextManager, Iterator, List, Mapping, Optional, Tuple
 
-from elk_coordinator.contrib.sql.connections import Connections, EngineConnections, OwnConnections
+from elk_coordinator.contrib.sql.connections import (
+    Connections,
+    EngineConnections,
+    OwnConnections,
+    driver_connection,
+    rolled_back,
+)
 from elk_coordinator.contrib.sql.statements import PARAMSTYLES, quote_name, render
 from elk_coordinator.errors import ConfigError, TaskInterrupted
 from elk_coordinator.runtime.clock import Clock
 
 __all__ = ["Database", "Session", "quote_name"]
+
+#: sqlite3.LEGACY_TRANSACTION_CONTROL, the mode of every connection before Python 3.12.
+_LEGACY = -1
 
 
 class Session:
@@ -28,6 +37,8 @@ class Session:
         self.connection = connection
         self.dialect = dialect
         self._paramstyle = paramstyle
+        #: The last error of a statement that may have undone what was done before it.
+        self._undone: List[Exception] = []
 
     def execute(self, sql: str, params: Optional[Mapping[str, Any]] = None) -> int:
         """Run one statement and return the rows it touched (-1 when the driver does not know)."""
@@ -49,10 +60,36 @@ class Session:
         text, arguments = render(sql, params or {}, self.dialect, self._paramstyle)
         cursor = self.connection.cursor()
         try:
-            cursor.execute(text, arguments)
+            if arguments:
+                cursor.execute(text, arguments)
+            else:
+                cursor.execute(text)
             yield cursor
+        except Exception as exc:
+            if self.dialect != "mysql" or rolled_back(exc):
+                self._undone[:] = [exc]
+            raise
         finally:
             cursor.close()
+
+    def check_whole(self) -> None:
+        """Raise when a COMMIT would keep less than was done here, since an error that the caller swallowed undid it.
+
+        Drivers do not say so: PostgreSQL answers the COMMIT of an aborted transaction with a ROLLBACK, without an
+        error; after a deadlock InnoDB commits what was done behind it; SQLite ends a transaction by ``ON CONFLICT
+        ROLLBACK``. Asks the server only after an error.
+        """
+        raw = driver_connection(self.connection)
+        undone = self._undone[0] if self._undone else None
+        if self.dialect == "postgresql":
+            # 3: in error, for psycopg and psycopg2; it also knows of statements that went past this class.
+            if undone is not None or getattr(getattr(raw, "info", None), "transaction_status", None) == 3:
+                try:
+                    self.scalar("SELECT 1")
+                except Exception as exc:
+                    raise exc from undone
+        elif undone is not None and (self.dialect == "mysql" or not raw.in_transaction):
+            raise undone
 
 
 class Database:
@@ -104,6 +141,10 @@ class Database:
 
         A connection that broke is thrown away and never handed out again. Errors are the driver's own; when the commit
         itself fails by a dead connection, nobody knows whether it happened.
+
+        An error of a statement that was caught inside the block, but undid what was done before it (PostgreSQL: any,
+        unless rolled back to a savepoint; MySQL: a deadlock), comes up again at the end of the block, instead of a
+        commit of less than all.
         """
         return self._transaction(write=True)
 
@@ -119,16 +160,22 @@ class Database:
         try:
             dialect, paramstyle = connections.describe()
             restore = _begin(connection, dialect, write)
-            yield Session(connection, dialect, paramstyle)
+            session = Session(connection, dialect, paramstyle)
+            yield session
+            session.check_whole()
             connection.commit()
-            restore()
         except BaseException as exc:
             if self._rolled_back(connection, exc, restore):
                 connections.give_back(connection)
             else:
                 connections.discard(connection, exc)
             raise
-        connections.give_back(connection)
+        try:
+            restore()
+        except Exception as exc:  # it is committed, whatever becomes of the connection
+            connections.discard(connection, exc)
+        else:
+            connections.give_back(connection)
 
     def _rolled_back(self, connection: Any, error: BaseException, restore: Callable[[], None]) -> bool:
         """Return whether the connection is in order again after *error*."""
@@ -158,8 +205,7 @@ def _nothing() -> None:
 
 def _begin(connection: Any, dialect: str, write: bool) -> Callable[[], None]:
     """Make sure that a transaction is what follows, and return what puts the connection's mode back afterwards."""
-    # SQLAlchemy wraps it; the mode belongs to the driver's own.
-    raw = getattr(connection, "dbapi_connection", None) or connection
+    raw = driver_connection(connection)
     if dialect == "sqlite":
         return _begin_sqlite(raw, write)
     mode = getattr(raw, "get_autocommit", None)
@@ -175,8 +221,23 @@ def _begin(connection: Any, dialect: str, write: bool) -> Callable[[], None]:
 
 
 def _begin_sqlite(raw: Any, write: bool) -> Callable[[], None]:
-    # By itself the module begins late, at the first write, and then fails if another wrote since the first read.
-    before = raw.isolation_level
-    raw.isolation_level = None
-    raw.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-    return lambda: setattr(raw, "isolation_level", before)
+    # By itself the module begins late, at the first write, and then fails if another wrote since the first read; or,
+    # from Python 3.12 on and told so, has a transaction open always, or takes no notice of commit().
+    level, mode = raw.isolation_level, getattr(raw, "autocommit", _LEGACY)
+
+    def restore() -> None:
+        raw.isolation_level = level
+        if mode != _LEGACY:
+            raw.autocommit = mode
+
+    try:
+        if mode != _LEGACY:
+            raw.autocommit = _LEGACY
+            raw.rollback()
+        raw.isolation_level = None
+        raw.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+    except BaseException:
+        # Left as it is, the next user of a pooled connection would commit each statement by itself.
+        restore()
+        raise
+    return restore

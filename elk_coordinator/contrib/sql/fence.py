@@ -85,9 +85,20 @@ class RangeFence:
         )
 
     def create_table(self) -> None:
-        """Create the table unless it exists."""
-        with self._database.transaction() as session:
-            session.execute(self.ddl())
+        """Create the table unless it exists. Any number of workers may call it at the same time, and where the table
+        exists also those that may not create one."""
+        try:
+            with self._database.transaction() as session:
+                session.execute(self.ddl())
+        except Exception:
+            # PostgreSQL: another one made it meanwhile, or this role has no right to create tables and needs none.
+            try:
+                with self._database.reading() as session:
+                    session.rows("SELECT lo FROM %s WHERE 1 = 0" % quote_name(session.dialect, self._table))
+                return
+            except Exception:
+                pass
+            raise
 
     def enter(self, ctx: ProcessContext) -> "FencedRange":
         """Put the token of this attempt into the row of its partition, in a transaction of its own; return the range.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Iterator, Mapping, Optional
 
+from elk_coordinator.contrib.sql.connections import driver_connection
 from elk_coordinator.contrib.sql.database import Session
 from elk_coordinator.errors import ConfigError
 from elk_coordinator.runtime.clock import Clock
@@ -72,12 +73,11 @@ class _TimedSession(Session):
 
     def __init__(self, session: Session, seconds: float, clock: Clock) -> None:
         super().__init__(session.connection, session.dialect, session._paramstyle)
+        self._undone = session._undone
         self._clock = clock
         self._seconds = seconds
         self._deadline = clock.monotonic() + seconds
-        # SQLAlchemy and Django wrap the connection, under these names.
-        wrapped = session.connection
-        self._raw = getattr(wrapped, "dbapi_connection", None) or getattr(wrapped, "connection", None) or wrapped
+        self._raw = driver_connection(session.connection)
         self._raw.set_progress_handler(self._late, _SQLITE_STEPS)
 
     def _late(self) -> int:

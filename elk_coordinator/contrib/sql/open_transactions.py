@@ -244,9 +244,12 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, (bytes, bytearray)) else str(value)
 
 
+#: Whoever does anything, under whatever name (a bulk insert, one that was killed and ends): all but the ones that idle
+#: and the server's own.
 _RUNNING = """
 SELECT id, UNIX_TIMESTAMP() - time FROM information_schema.processlist
-WHERE (command IN ('Query', 'Execute') OR command = 'Connect' AND user <> 'system user') AND id <> CONNECTION_ID()"""
+WHERE command NOT IN ('Sleep', 'Daemon', 'Binlog Dump', 'Binlog Dump GTID', 'Slave_IO', 'Slave_SQL', 'Slave_worker')
+  AND NOT (command = 'Connect' AND user = 'system user') AND id <> CONNECTION_ID()"""
 
 #: Reading ones hold nothing; our own is there to show that the answer is fresh.
 _TRANSACTIONS = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Callable, Dict, List, Optional, Tuple, TypeVar
 
+from elk_coordinator.contrib.sql.connections import transient
 from elk_coordinator.contrib.sql.database import Database, Session, quote_name
 from elk_coordinator.contrib.sql.fence import FencedRange, RangeFence, StaleToken, check_fence
 from elk_coordinator.contrib.sql.limits import check_timeout, statement_timeout
@@ -21,9 +22,6 @@ Handle = Callable[[Session, ProcessContext, int, int], Optional[int]]
 _PAUSE = (0.1, 5.0)
 #: Seconds that an attempt refused by the fence waits for the heartbeat to learn why, before it fails with the refusal.
 _PATIENCE = 60.0
-#: Deadlock and serialization failure: the transaction was rolled back, the same again makes sense.
-_TRANSIENT_STATES = ("40001", "40P01")
-_TRANSIENT_NUMBERS = (1213, 1205)
 
 _logger = logging.getLogger("elk_coordinator.contrib.sql")
 
@@ -139,7 +137,8 @@ class SqlBatchProcessor:
     def _next(self, ctx: ProcessContext, done_to: int, max_id: int) -> Tuple[int, int]:
         """Return the last ID of the next batch and how many items it has, after the user's throttle has agreed."""
         ctx.raise_if_cancelled()
-        give_way(ctx, self._throttle, self._throttle_pause)
+        # It may ask a database, too.
+        self._repeated(ctx, lambda: give_way(ctx, self._throttle, self._throttle_pause))
         ctx.raise_if_cancelled()
         if self._batch_ids is not None:
             last = min(done_to + self._batch_ids, max_id)
@@ -204,7 +203,7 @@ class SqlBatchProcessor:
             except ElkError:
                 raise  # a verdict of ours, whatever it was made from
             except Exception as exc:
-                if not (self._database.is_disconnect(exc) or _transient(exc)) or broken >= self._reconnects:
+                if not (self._database.is_disconnect(exc) or transient(exc)) or broken >= self._reconnects:
                     raise
                 broken += 1
                 _logger.warning(
@@ -218,11 +217,3 @@ class SqlBatchProcessor:
 def _check_whole(name: str, value: Optional[int], least: int) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
         raise ConfigError("%s=%r: it must be a whole number from %d on" % (name, value, least))
-
-
-def _transient(error: BaseException) -> bool:
-    states = (getattr(error, "pgcode", None), getattr(error, "sqlstate", None))
-    number = error.args[0] if error.args else None
-    return any(state in _TRANSIENT_STATES for state in states) or (
-        isinstance(number, int) and number in _TRANSIENT_NUMBERS and type(error).__name__ == "OperationalError"
-    )

@@ -25,7 +25,8 @@ _NAME = re.compile(r"[^\W\d][\w$]{0,62}\Z")
 
 
 def render(sql: str, params: Mapping[str, Any], dialect: str, paramstyle: str) -> Tuple[str, Arguments]:
-    """Return the text and arguments that a driver of *paramstyle* takes for *sql* with its ``:name`` parameters.
+    """Return the text and arguments that a driver of *paramstyle* takes for *sql* with its ``:name`` parameters. Where
+    there are no arguments the driver must be given none.
 
     :raises ConfigError: a parameter of the text has no value. Values without a parameter are no error.
     """
@@ -41,7 +42,8 @@ def render(sql: str, params: Mapping[str, Any], dialect: str, paramstyle: str) -
 @functools.lru_cache(maxsize=256)
 def _translate(sql: str, dialect: str, paramstyle: str) -> Tuple[str, Tuple[str, ...]]:
     names: List[str] = []
-    percent = paramstyle in ("format", "pyformat")
+    # Without parameters nothing is passed, and then no driver looks for marks (some double ones stay double then).
+    percent = paramstyle in ("format", "pyformat") and any(m.group("name") for m in _TOKENS[dialect].finditer(sql))
 
     def replace(match: "re.Match[str]") -> str:
         name = match.group("name")
