@@ -146,14 +146,14 @@ class Judge:
         """Return what to tell at *now* (monotonic), which is *at* by the wall clock."""
         if look is None:
             self._term = None
-            for state in self._states.values():
-                state.over()
             return []
         begins = look.term != self._term
         if begins:
             # Another may have led meanwhile: durations count from here.
             self._term = look.term
             self._completed = self._ended = (None, now)
+            for state in self._states.values():
+                state.over()
         out = []
         for name, wait, finding in self._findings(look, now):
             state = self._states[name]
