@@ -40,7 +40,7 @@ def name_of(notifier: Any) -> str:
     return name if isinstance(name, str) else type(notifier).__name__
 
 
-@attr.s(frozen=True, init=False, eq=False)
+@attr.s(frozen=True, init=False, eq=False, repr=False)
 class Notify:
     """Put one into ``listeners`` of a coordinator, and its leader tells people.
 
