@@ -24,6 +24,7 @@ from elk_coordinator.observability.app import App, Handler, Request, Response, j
 from elk_coordinator.observability.gauges import fingerprint
 from elk_coordinator.observability.http import HttpServer
 from elk_coordinator.observability.metrics import Metrics
+from elk_coordinator.observability.notify import SENDERS, Watch, build_roles
 from elk_coordinator.partition.event_log import EventWriter
 from elk_coordinator.partition.factory import command_store, create_strategy
 from elk_coordinator.partition.gaps import Gaps
@@ -44,10 +45,12 @@ from elk_coordinator.worker.runner import Runner, processor_function
 from elk_coordinator.worker.window import TaskWindow
 
 #: The roles that end when a coordinator steps down to stop.
-LEADER_ROLES = ("allocator", "recovery", "commands", "archiver", "election")
+LEADER_ROLES = ("allocator", "recovery", "commands", "archiver", "election", Watch.name)
+#: Those that may wait for somebody else; nobody waits for them.
+UNHURRIED = ("wakeup", *SENDERS)
 
 
-class Owner(Protocol):
+class Owner(CoordinatorView, Protocol):
     """What the parts ask of, and tell, the coordinator they belong to."""
 
     def may_claim(self) -> bool: ...
@@ -211,7 +214,11 @@ class Parts:
         )
         self.lease_store.observe(self.metrics.store_answered)
         self.journal = EventWriter(self.strategy.store, namespace, worker_id, clock, logger)
-        self.events = Events(namespace, worker_id, clock, logger, [self.metrics, self.journal], config.listeners)
+        # Only who may lead has anything to tell.
+        listeners = config.listeners if guarded is not None else ()
+        watch, senders = build_roles(listeners, owner, namespace, worker_id, clock, logger, self.metrics.notified)
+        own = [self.metrics, self.journal] if watch is None else [self.metrics, self.journal, watch]
+        self.events = Events(namespace, worker_id, clock, logger, own, config.listeners)
         self.crew = Crew(namespace, clock, logger, owner.on_role_death, owner.on_store_failure)
         breaker = CircuitBreaker(config.circuit_breaker, clock, owner.on_breaker) if config.circuit_breaker else None
         self.breaker: Optional[CircuitBreaker] = breaker
@@ -261,6 +268,8 @@ class Parts:
             hints["leader"] = [leader.election.wake.set]
         roles.append(Wakeup(self.strategy.store, hints, logger))
         roles.append(self.journal)
+        if watch is not None:
+            roles += [watch, *senders]
         if self.events.has_users:
             roles.append(self.events)
         for role in roles:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 import attr
 
 from elk_coordinator.admin.service import AdminService
-from elk_coordinator.assembly import LEADER_ROLES, HttpRole, Monitored, Parts
+from elk_coordinator.assembly import LEADER_ROLES, UNHURRIED, HttpRole, Monitored, Parts
 from elk_coordinator.config import CoordinatorConfig, CoordinatorOptions, check_namespace, check_options
 from elk_coordinator.errors import ConfigError, ForkedError, StateError, StoreError, StoreUnavailable
 from elk_coordinator.leader.election import STOPPING
@@ -260,7 +260,7 @@ class Coordinator(Monitored):
         self._emit("stopped", clean=clean, seconds=clock.monotonic() - began)
         # 6. The rest: the log of events, connections (which ends the wait for hints), HTTP, listeners.
         self._crew.stop(["journal"], 0.5)
-        self._crew.stop(["wakeup"], 0.0)
+        self._crew.stop(UNHURRIED, 0.0)
         self._parts.lease_store.close()
         left += self._crew.stop(["wakeup", "http", "events", "journal"], 0.5)
         if left:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import sys
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping
 
 import attr
 
@@ -17,6 +17,8 @@ from elk_coordinator.cli.loading import load, put_working_directory_first
 from elk_coordinator.contrib._worker import START_WITHIN, run_worker
 from elk_coordinator.errors import ConfigError
 from elk_coordinator.model import PartitionStats
+from elk_coordinator.observability.notifiers import FORMATS, WebhookNotifier
+from elk_coordinator.observability.notify import Notify
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(threadName)s %(name)s: %(message)s"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -38,6 +40,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="an option of the coordinator: task_window_size=8, circuit_breaker_open_timeout=5; may be repeated",
+    )
+    parser.add_argument(
+        "--notify", metavar="URL", help="a webhook that the leader tells what is wrong; better in ELK_NOTIFY_WEBHOOK"
+    )
+    parser.add_argument(
+        "--notify-format", choices=tuple(FORMATS), help="who reads it, default ELK_NOTIFY_FORMAT or json"
     )
     parser.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="log on stderr from here, default info")
 
@@ -72,10 +80,25 @@ def options_of(settings: List[str]) -> Dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
+def listeners_of(args: argparse.Namespace, environ: Mapping[str, str]) -> List[Notify]:
+    """Return the notifier that was asked for. What is secret is taken from the environment and shown by nobody.
+
+    :raises ConfigError: for a URL or format that is refused.
+    """
+    url = args.notify or environ.get("ELK_NOTIFY_WEBHOOK")
+    if not url:
+        if args.notify_format:
+            raise UsageError("--notify-format: there is no webhook; set ELK_NOTIFY_WEBHOOK or give --notify URL")
+        return []
+    kind = args.notify_format or environ.get("ELK_NOTIFY_FORMAT") or "json"
+    return [Notify(WebhookNotifier(url, kind, secret=environ.get("ELK_NOTIFY_SECRET") or None))]
+
+
 def run(args: argparse.Namespace) -> int:
     """Run one worker in this process."""
     namespace, url = namespace_of(args), redis_url_of(args)
     options = options_of(args.settings)
+    options["listeners"] = listeners_of(args, os.environ)
     logging.basicConfig(level=args.log_level.upper(), stream=sys.stderr, format=LOG_FORMAT)
     put_working_directory_first()
     processor = load(args.processor, "processor")
@@ -99,5 +122,6 @@ COMMAND = Command(
     run=run,
     epilog="""SIGTERM or SIGINT: claims nothing more, finishes what runs (up to stop_timeout), gives back the rest. A
 second one: out at once. Options: --set, then ELK_<OPTION> variables, then the defaults. The working
-directory is importable. Log on stderr.""",
+directory is importable. Log on stderr. Notifications: ELK_NOTIFY_WEBHOOK (or --notify, which others on this
+machine can see in the list of processes), ELK_NOTIFY_FORMAT, ELK_NOTIFY_SECRET (signature of DingTalk and Feishu).""",
 )

@@ -36,6 +36,8 @@ REFUSED: Labels = ("checkpoint", *OUTCOMES.values())
 STORE_ERROR_KINDS = ("timeout", "unavailable", "error")
 #: Another worker leads, or the store did not answer.
 ELECTION_FAILURES = ("held", "store")
+#: Accepted by the other side, given up after the last attempt, and never tried since too many waited.
+NOTIFICATION_OUTCOMES = ("sent", "failed", "dropped")
 #: Values of the label ``state``; the first that fits (:func:`worker_state`).
 WORKER_STATES = ("stopping", "starting", "breaker_open", "busy", "idle")
 #: Class name of an exception, lower case -> value of ``error_type``. Everything else is "other": user code may raise
@@ -286,6 +288,7 @@ FAMILIES: Tuple[Family, ...] = (
     Family("lease_seconds", "gauge", "Length of a partition's lease on this worker.", _NODE),
     Family("worker_ttl_seconds", "gauge", "After how long without a heartbeat this worker counts as dead.", _NODE),
     Family("stopping", "gauge", "Whether this worker is draining or stopped (1) or not (0).", _NODE),
+    Family("notifications_total", "counter", "Notifications of this worker, by outcome.", _OURS + ("outcome",)),
 )
 #: Counters with a label that is not fixed for the worker -> the children of it that can be foreseen.
 FORESEEN: Mapping[str, Sequence[Labels]] = {
@@ -297,5 +300,6 @@ FORESEEN: Mapping[str, Sequence[Labels]] = {
     "lease_lost_total": [(reason,) for reason in LOSS_REASONS],
     "writes_refused_total": [(what,) for what in REFUSED],
     "store_errors_total": [(kind,) for kind in STORE_ERROR_KINDS],
+    "notifications_total": [(outcome,) for outcome in NOTIFICATION_OUTCOMES],
     "leader_election_failures_total": [(reason,) for reason in ELECTION_FAILURES],
 }

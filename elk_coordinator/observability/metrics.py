@@ -296,6 +296,10 @@ class Metrics(Listener):
         else:
             self._add("store_errors_total", 1, (error_kind(error),))
 
+    def notified(self, outcome: str, amount: int) -> None:
+        """Count notifications that ended; outcomes are NOTIFICATION_OUTCOMES."""
+        self._add("notifications_total", amount, (outcome,))
+
     # -- under the lock
     def _add(self, name: str, amount: float = 1, child: Labels = ()) -> None:
         with self._lock:

@@ -82,6 +82,7 @@ OURS: Dict[str, Tuple[str, FrozenSet[str]]] = {
     "lease_seconds": ("gauge", C | {"worker_id"}),
     "worker_ttl_seconds": ("gauge", C | {"worker_id"}),
     "stopping": ("gauge", C | {"worker_id"}),
+    "notifications_total": ("counter", C | {"outcome"}),
     "partitions_planned_total": ("counter", C),
     "planner_errors_total": ("counter", C),
     "reclaims_total": ("counter", C | {"reason"}),
