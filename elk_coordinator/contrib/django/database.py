@@ -67,7 +67,9 @@ class DjangoDatabase(Database):
         outermost = not wrapper.in_atomic_block
         try:
             with _immediate(wrapper, write and outermost), transaction.atomic(using=self.alias):
-                yield Session(wrapper, self.dialect, PARAMSTYLE)
+                session = Session(wrapper, self.dialect, PARAMSTYLE)
+                yield session
+                session.check_whole()
         except BaseException as exc:
             if outermost and self.is_disconnect(exc):
                 wrapper.close()
