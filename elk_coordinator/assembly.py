@@ -289,7 +289,12 @@ class Parts:
         )
         allocator.gaps = GapFiller(self.strategy, planner, config, clock, self.events, logger)
         commands = Commands(
-            command_store(self.strategy), lambda: self.leadership.term, clock, logger, config.leader_lock_expiry
+            command_store(self.strategy),
+            lambda: self.leadership.term,
+            clock,
+            logger,
+            config.leader_lock_expiry,
+            self.events,
         )
 
         def on_sweep(sweep: Sweep) -> None:

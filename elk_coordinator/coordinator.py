@@ -311,6 +311,8 @@ class Coordinator(Monitored):
         before = self._window.size
         self._window.resize(size)
         self._logger.info("task window resized from %d to %d", before, size)
+        if size != before:
+            self._emit("config_changed", option="task_window_size", value=size, previous=before)
 
     # ---------------------------------------------------------------- what the parts ask and tell (assembly.Owner)
 
@@ -330,6 +332,8 @@ class Coordinator(Monitored):
         if beat.paused != self._paused:
             # Paused, what waits goes back; resumed, there may be work: neither waits for the claimer's next poll.
             self._paused = beat.paused
+            if self._accepted.is_set():
+                self._emit("config_changed", option="paused", value=beat.paused, previous=not beat.paused)
             self._claimer.wake.set()
         if self._lost_mark is not None and beat.lost_mark != self._lost_mark:
             self._lost_data(beat.lost_mark)

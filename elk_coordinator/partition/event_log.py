@@ -168,6 +168,7 @@ class EventWriter(Role):
     # What an operator cares for, of bounded volume: no heartbeats, claims, starts or completions.
     on_started = on_stopped = on_role_died = on_http_unavailable = record
     on_became_leader = on_stepped_down = on_planner_error = record
+    on_worker_joined = on_worker_left = on_worker_lost = on_command_ended = on_config_changed = record
     on_partition_reclaimed = on_partition_retried = on_partition_failed = record
     on_lease_lost = on_write_refused = on_task_hung = on_breaker_changed = record
     on_store_unavailable = on_store_recovered = on_store_lost_data = record
