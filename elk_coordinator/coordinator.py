@@ -130,11 +130,17 @@ class Coordinator(Monitored):
                 return self
             self._state = STARTING
             try:
-                self._register(require_store)
+                # The port first: the registration says where to scrape this worker.
                 self._bind_http()
+                self._register(require_store)
             except BaseException:
                 self._state = NEW
+                if self._server is not None:
+                    self._server.close()
+                    self._server = self._http_address = None
                 raise
+            if self._server is not None:
+                self._crew.add(HttpRole(self._server))
             self._state = RUNNING
             lifecycle.register(self)
             self._crew.start()
@@ -161,7 +167,7 @@ class Coordinator(Monitored):
             store.close()
 
     def _bind_http(self) -> None:
-        if not self.config.metrics_enabled or self._server is not None:
+        if not self.config.metrics_enabled:
             return
         server = HttpServer(self._parts.http_app(self, self._logger), self.config.metrics_addr, self._logger)
         try:
@@ -171,7 +177,6 @@ class Coordinator(Monitored):
             self._emit("http_unavailable", address=self.config.metrics_addr, error=str(exc))
             return
         self._server = server
-        self._crew.add(HttpRole(server))
 
     def stop(self, timeout: Optional[float] = None) -> bool:
         """Drain and end; return True when everything ended within *timeout* (default ``stop_timeout``) seconds.

@@ -19,6 +19,11 @@ from elk_coordinator.worker.context import Task
 from elk_coordinator.worker.window import TaskWindow
 
 
+#: A longer round trip says nothing of the store's clock: the time was spent waiting for the send or for the reply, and
+#: nobody knows on which side of the middle the store read its clock.
+CLOCK_WITHIN = 1.0
+
+
 class Heartbeat(Role):
     """Rate policy: a fixed rate against the lease; after a failure again at once, with a short growing pause."""
 
@@ -120,9 +125,10 @@ class Heartbeat(Role):
             lease = self._strategy.lease
             sent = self._clock.monotonic()
             beat = self._strategy.beat(self.request([(task.partition.partition_id, task.token) for task in page]))
-            if beat.now is not None:
+            took = self._clock.monotonic() - sent
+            if beat.now is not None and took <= CLOCK_WITHIN:
                 # The store read its clock somewhere between send and answer: the middle is off by half of that.
-                self._offset = self._clock.time() - (self._clock.monotonic() - sent) / 2 - beat.now
+                self._offset = self._clock.time() - took / 2 - beat.now
             for task in page:
                 if (task.partition.partition_id, task.token) in beat.lost:
                     task.cancel(CancelReason.LEASE_LOST, "the store")
