@@ -203,8 +203,8 @@ class Listener:
         """No port for the built-in HTTP thread could be had. Facts: address, error."""
 
     def on_config_changed(self, event: Event) -> None:
-        """A setting of this worker was changed while it ran. Facts: option (task_window_size; paused, when it heard of a
-        pause or its end), value, previous."""
+        """A setting of this worker was changed while it ran. Facts: option (task_window_size; paused, when it heard of
+        a pause or its end), value, previous."""
 
     # -- leader
     def on_became_leader(self, event: Event) -> None:
@@ -237,11 +237,11 @@ class Listener:
         """The leader saw that a worker had signed off, which every clean stop does. Facts: worker, host."""
 
     def on_worker_lost(self, event: Event) -> None:
-        """The leader saw that a worker was forgotten, having been silent for its ``worker_ttl``: killed, cut off or frozen.
-        Facts: worker, host."""
+        """The leader saw that a worker was forgotten, having been silent for its ``worker_ttl``: killed, cut off or
+        frozen. Facts: worker, host."""
 
     def on_command_ended(self, event: Event) -> None:
-        """The leader carried out what an operator asked for. Facts: command_id, command (pause, resume, retry_failed, ...),
+        """The leader carried out what an operator asked for. Facts: command_id, command (pause, resume, ...),
         by, state (done or failed), changed, error."""
 
     # -- worker

@@ -10,6 +10,7 @@ from elk_coordinator.model import Sweep
 from elk_coordinator.partition.commands import CommandStore, Job
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.logs import about
 from elk_coordinator.runtime.threads import Role
 
 #: Seconds between two looks for commands that ended more than a day ago.
@@ -113,13 +114,15 @@ class Commands(Role):
 
     def _carry_on(self, term: int, job: Job) -> None:
         if job.state == "queued":
-            self._logger.info("command %s: %s, by %s", job.command_id, job.kind, job.by)
+            extra = about(command_id=job.command_id, term=term)
+            self._logger.info("command %s: %s, by %s", job.command_id, job.kind, job.by, extra=extra)
         try:
             self._store.step(term, job)
         except (LeaseLost, StoreUnavailable):
             raise
         except ElkError as exc:
-            self._logger.warning("command %s (%s) failed: %s", job.command_id, job.kind, exc)
+            extra = about("command_ended", command_id=job.command_id, term=term)
+            self._logger.warning("command %s (%s) failed: %s", job.command_id, job.kind, exc, extra=extra)
             self._store.fail(term, job, str(exc))
 
     def pause(self, did: Optional[Job]) -> float:

@@ -8,6 +8,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 from elk_coordinator.model import WorkerInfo
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.logs import about
 
 
 class FleetWatch:
@@ -47,7 +48,8 @@ class FleetWatch:
             if until - now > self.interval / 2:
                 self._events.emit("worker_left", worker=worker_id, host=_host(info))
                 continue
-            self._logger.warning("worker %s is lost: nothing was heard of it for its worker_ttl", worker_id)
+            text = "worker %s is lost: nothing was heard of it for its worker_ttl"
+            self._logger.warning(text, worker_id, extra=about("worker_lost"))
             self._events.emit("worker_lost", worker=worker_id, host=_host(info))
 
 

@@ -11,6 +11,7 @@ from elk_coordinator.model import PartitionStats, PartitionStatus, Survey, Sweep
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.logs import about
 from elk_coordinator.runtime.threads import Role
 
 #: Seconds between two looks; part of the recovery bound that is logged at start.
@@ -22,8 +23,8 @@ COUNT_INTERVAL = 5.0
 class Recovery(Role):
     """Rate policy: a fixed delay of one second while leading.
 
-    Apart from planning, so that a slow planner delays no recovery. The counts are read every five seconds, the fleet also
-    then, or three times in a lease when that is shorter.
+    Apart from planning, so that a slow planner delays no recovery. The counts are read every five seconds, the fleet
+    also then, or three times in a lease when that is shorter.
     """
 
     name = "recovery"
@@ -79,6 +80,7 @@ class Recovery(Role):
             self._logger.warning(
                 "partition %d came back from %s (lease ran out, delivery %d): %s",
                 item.partition_id, item.worker_id, item.deliveries, item.status.value,
+                extra=about("partition_reclaimed", partition_id=item.partition_id, token=item.token),
             )  # fmt: skip
             self._events.emit(
                 "partition_reclaimed", partition_id=item.partition_id, token=item.token, owner=item.worker_id,

@@ -20,6 +20,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 from elk_coordinator.errors import StoreUnavailable
 from elk_coordinator.protocols import RoleHealth
 from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.runtime.logs import about
 from elk_coordinator.runtime.retry import backoff_delay
 
 MAX_RESTARTS = 5
@@ -64,8 +65,8 @@ def spawn(name: str, target: Callable[[], None]) -> None:
 def has_phantoms() -> bool:
     """Return whether Python believes in threads that are not there: the process was forked and nobody told it.
 
-    uWSGI does that. Whatever then walks all threads, ``sys._current_frames()`` for one, reads the stacks of the parent's
-    threads, which may end the process. Without a /proc to look into the answer is False.
+    uWSGI does that. Whatever then walks all threads, ``sys._current_frames()`` for one, reads the stacks of the
+    parent's threads, which may end the process. Without a /proc to look into the answer is False.
     """
     try:
         there = {int(name) for name in os.listdir("/proc/self/task")}
@@ -140,7 +141,7 @@ class RoleThread:
         except BaseException as exc:
             self.last_error = "%s: %s" % (type(exc).__name__, exc)
             if not self._stop.is_set():
-                self._logger.critical("%s died", self._thread_name, exc_info=True)
+                self._logger.critical("%s died", self._thread_name, exc_info=True, extra=about("role_died"))
                 self._crew.died(self.role.name, self.last_error)
         finally:
             self._turn_began = None
