@@ -142,8 +142,8 @@ def test_until_done_does_the_work_and_exits_with_0(elk: Elk, partitions: Any) ->
 
 def test_json_log_is_one_document_per_line_and_nothing_else(elk: Elk) -> None:
     done = elk.call(
-        "run", "work:Work", "work:Plan", "--until-done", "--set", "max_attempts=2", "--set", "retry_backoff=[0.01, 0.02]",
-        "--log-format", "json", MODE="fails",
+        "run", "work:Work", "work:Plan", "--until-done", "--set", "max_attempts=2", "--set",
+        "retry_backoff=[0.01, 0.02]", "--log-format", "json", MODE="fails",
     )  # fmt: skip
     assert done.returncode == 3
     documents = [json.loads(line) for line in done.stderr.splitlines()]
