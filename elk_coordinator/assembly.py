@@ -32,6 +32,7 @@ from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.protocols import DRAINING, RUNNING, STARTING, CoordinatorView, Health
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.logs import BoundLogger
 from elk_coordinator.runtime.store_watch import StoreWatch
 from elk_coordinator.runtime.threads import Crew, Role
 from elk_coordinator.runtime.wakeup import Wakeup
@@ -177,7 +178,7 @@ class Parts:
         planner: Any,
         config: CoordinatorConfig,
         clock: Clock,
-        logger: logging.Logger,
+        logger: BoundLogger,
     ) -> None:
         self.config = config
         process = processor_function(processor)
@@ -196,6 +197,7 @@ class Parts:
         self.public_strategy = create_strategy(config.strategy, namespace, store, **options)
         self.public_strategy.memory = self.strategy.memory
         self.worker_id = worker_id = config.worker_id or default_worker_id(self.strategy.nonce)
+        logger.fields["worker_id"] = worker_id
         self.admin_api = AdminApi(
             AdminService(self.public_strategy, ("http on %s" % worker_id)[:200]),
             namespace,
@@ -298,7 +300,12 @@ class Parts:
         )
         allocator.gaps = GapFiller(self.strategy, planner, config, clock, self.events, logger)
         commands = Commands(
-            command_store(self.strategy), lambda: self.leadership.term, clock, logger, config.leader_lock_expiry
+            command_store(self.strategy),
+            lambda: self.leadership.term,
+            clock,
+            logger,
+            config.leader_lock_expiry,
+            self.events,
         )
 
         def on_sweep(sweep: Sweep) -> None:

@@ -34,6 +34,7 @@ from elk_coordinator.protocols import (
 )
 from elk_coordinator.runtime import environment, lifecycle
 from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.runtime.logs import BoundLogger, about
 from elk_coordinator.runtime.store_watch import StoreWatch
 from elk_coordinator.runtime.threads import spawn
 from elk_coordinator.store.base import DataStore, warn_of_eviction
@@ -87,7 +88,7 @@ class Coordinator(Monitored):
                 "store: must be a DataStore such as RedisDataStore.from_url('redis://...'), not %r" % (store,)
             )
         self._clock = clock or Clock()
-        self._logger = self.config.logger or logging.getLogger("elk_coordinator")
+        self._logger = BoundLogger(self.config.logger or logging.getLogger("elk_coordinator"), namespace=namespace)
         self._given_store = store
         self._state = NEW
         self._life = threading.Lock()
@@ -130,11 +131,17 @@ class Coordinator(Monitored):
                 return self
             self._state = STARTING
             try:
-                self._register(require_store)
+                # The port first: the registration says where to scrape this worker.
                 self._bind_http()
+                self._register(require_store)
             except BaseException:
                 self._state = NEW
+                if self._server is not None:
+                    self._server.close()
+                    self._server = self._http_address = None
                 raise
+            if self._server is not None:
+                self._crew.add(HttpRole(self._server))
             self._state = RUNNING
             lifecycle.register(self)
             self._crew.start()
@@ -161,17 +168,17 @@ class Coordinator(Monitored):
             store.close()
 
     def _bind_http(self) -> None:
-        if not self.config.metrics_enabled or self._server is not None:
+        if not self.config.metrics_enabled:
             return
         server = HttpServer(self._parts.http_app(self, self._logger), self.config.metrics_addr, self._logger)
         try:
             self._http_address = server.bind()
         except OSError as exc:
-            self._logger.warning("no port for metrics and health at %s: %s", self.config.metrics_addr, exc)
-            self._emit("http_unavailable", address=self.config.metrics_addr, error=str(exc))
+            addr = self.config.metrics_addr
+            self._logger.warning("no port for metrics and health at %s: %s", addr, exc, extra=about("http_unavailable"))
+            self._emit("http_unavailable", address=addr, error=str(exc))
             return
         self._server = server
-        self._crew.add(HttpRole(server))
 
     def stop(self, timeout: Optional[float] = None) -> bool:
         """Drain and end; return True when everything ended within *timeout* (default ``stop_timeout``) seconds.
@@ -220,7 +227,7 @@ class Coordinator(Monitored):
         if started:
             seconds = self._clock.monotonic() - began
             how = "" if self._clean else ", not everything ended in time"
-            self._logger.info("worker %s stopped in %.1f s%s", self.worker_id, seconds, how)
+            self._logger.info("worker %s stopped in %.1f s%s", self.worker_id, seconds, how, extra=about("stopped"))
 
     def _drain(self, until: float) -> bool:
         """The order of stopping. One deadline for all of it; heartbeats go on to the end of the drain."""
@@ -252,10 +259,8 @@ class Coordinator(Monitored):
             self._logger.debug("could not leave the registry, it forgets us by itself: %s", exc)
         running = self._window.close()
         for task in running:
-            self._logger.error(
-                "partition %d still runs at the end of stop(); its lease is left to run out",
-                task.partition.partition_id,
-            )
+            text, claim = "partition %d still runs at the end of stop(); left to its lease", task.partition.partition_id
+            self._logger.error(text, claim, extra=about(partition_id=claim, token=task.token))
         clean = drained and reported and not running and not left
         self._emit("stopped", clean=clean, seconds=clock.monotonic() - began)
         # 6. The rest: the log of events, connections (which ends the wait for hints), HTTP, listeners.
@@ -310,7 +315,9 @@ class Coordinator(Monitored):
         self._check_fork()
         before = self._window.size
         self._window.resize(size)
-        self._logger.info("task window resized from %d to %d", before, size)
+        self._logger.info("task window resized from %d to %d", before, size, extra=about("config_changed"))
+        if size != before:
+            self._emit("config_changed", option="task_window_size", value=size, previous=before)
 
     # ---------------------------------------------------------------- what the parts ask and tell (assembly.Owner)
 
@@ -330,6 +337,8 @@ class Coordinator(Monitored):
         if beat.paused != self._paused:
             # Paused, what waits goes back; resumed, there may be work: neither waits for the claimer's next poll.
             self._paused = beat.paused
+            if self._accepted.is_set():
+                self._emit("config_changed", option="paused", value=beat.paused, previous=not beat.paused)
             self._claimer.wake.set()
         if self._lost_mark is not None and beat.lost_mark != self._lost_mark:
             self._lost_data(beat.lost_mark)
@@ -352,7 +361,8 @@ class Coordinator(Monitored):
     def on_breaker(self, state: BreakerState, old: BreakerState, reason: str) -> None:
         level = logging.WARNING if state is BreakerState.OPEN else logging.INFO
         effect = "; this worker claims nothing for now" if state is BreakerState.OPEN else ""
-        self._logger.log(level, "circuit breaker: %s -> %s (%s)%s", old.value, state.value, reason, effect)
+        told, extra = (old.value, state.value, reason, effect), about("breaker_changed")
+        self._logger.log(level, "circuit breaker: %s -> %s (%s)%s", *told, extra=extra)
         self._emit("breaker_changed", state=state.value, previous=old.value, reason=reason)
         self._claimer.wake.set()
 
@@ -360,7 +370,7 @@ class Coordinator(Monitored):
         self._logger.error(
             "the store of namespace %s lost data (noticed at stamp %d: it had forgotten tokens a worker remembers); "
             "what it forgot is planned and processed again, tokens go on rising",
-            self.namespace, mark,
+            self.namespace, mark, extra=about("store_lost_data"),
         )  # fmt: skip
         self._emit("store_lost_data", mark=mark)
 

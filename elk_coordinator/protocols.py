@@ -210,6 +210,10 @@ class Listener:
     def on_http_unavailable(self, event: Event) -> None:
         """No port for the built-in HTTP thread could be had. Facts: address, error."""
 
+    def on_config_changed(self, event: Event) -> None:
+        """A setting of this worker was changed while it ran. Facts: option (task_window_size; paused, when it heard of
+        a pause or its end), value, previous."""
+
     # -- leader
     def on_became_leader(self, event: Event) -> None:
         """Facts: term, seconds (of the election)."""
@@ -233,6 +237,20 @@ class Listener:
 
     def on_partition_reclaimed(self, event: Event) -> None:
         """A lease ran out and the partition came back. Facts: partition_id, token, owner, deliveries, status, error."""
+
+    def on_worker_joined(self, event: Event) -> None:
+        """The leader saw a worker it had not seen before. Facts: worker, host, version."""
+
+    def on_worker_left(self, event: Event) -> None:
+        """The leader saw that a worker had signed off, which every clean stop does. Facts: worker, host."""
+
+    def on_worker_lost(self, event: Event) -> None:
+        """The leader saw that a worker was forgotten, having been silent for its ``worker_ttl``: killed, cut off or
+        frozen. Facts: worker, host."""
+
+    def on_command_ended(self, event: Event) -> None:
+        """The leader carried out what an operator asked for. Facts: command_id, command (pause, resume, ...),
+        by, state (done or failed), changed, error."""
 
     # -- worker
     def on_heartbeat(self, event: Event) -> None:

@@ -6,21 +6,33 @@ import argparse
 import contextlib
 import logging
 import os
-import sys
 from typing import Any, Dict, List, Mapping
 
 import attr
 
 from elk_coordinator import CircuitBreakerConfig, Coordinator, CoordinatorConfig, RedisDataStore
-from elk_coordinator.cli.common import Command, UsageError, count, namespace_of, note, print_json, redis_url_of
+from elk_coordinator.cli.common import (
+    ERROR,
+    USAGE,
+    Command,
+    UsageError,
+    count,
+    namespace_of,
+    note,
+    one_line,
+    print_json,
+    redis_url_of,
+)
 from elk_coordinator.cli.loading import load, put_working_directory_first
-from elk_coordinator.contrib._worker import START_WITHIN, run_worker
-from elk_coordinator.errors import ConfigError
+from elk_coordinator.contrib._worker import START_WITHIN, Note, run_worker
+from elk_coordinator.errors import ConfigError, ElkError
 from elk_coordinator.model import PartitionStats
-from elk_coordinator.observability.notifiers import FORMATS, WebhookNotifier
+from elk_coordinator.observability import notifiers
+from elk_coordinator.observability.log_format import FORMATS, log_format
+from elk_coordinator.observability.log_format import configure as configure_log
 from elk_coordinator.observability.notify import Notify
 
-LOG_FORMAT = "%(asctime)s %(levelname)-7s %(threadName)s %(name)s: %(message)s"
+LOGGER = logging.getLogger("elk_coordinator.cli")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -45,9 +57,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--notify", metavar="URL", help="a webhook that the leader tells what is wrong; better in ELK_NOTIFY_WEBHOOK"
     )
     parser.add_argument(
-        "--notify-format", choices=tuple(FORMATS), help="who reads it, default ELK_NOTIFY_FORMAT or json"
+        "--notify-format", choices=tuple(notifiers.FORMATS), help="who reads it, default ELK_NOTIFY_FORMAT or json"
     )
     parser.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="log on stderr from here, default info")
+    parser.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        default=None,
+        help="text, or json: one document per line on stderr (default ELK_LOG_FORMAT, or text)",
+    )
 
 
 def options_of(settings: List[str]) -> Dict[str, Any]:
@@ -91,7 +109,7 @@ def listeners_of(args: argparse.Namespace, environ: Mapping[str, str]) -> List[N
             raise UsageError("--notify-format: there is no webhook; set ELK_NOTIFY_WEBHOOK or give --notify URL")
         return []
     kind = args.notify_format or environ.get("ELK_NOTIFY_FORMAT") or "json"
-    return [Notify(WebhookNotifier(url, kind, secret=environ.get("ELK_NOTIFY_SECRET") or None))]
+    return [Notify(notifiers.WebhookNotifier(url, kind, secret=environ.get("ELK_NOTIFY_SECRET") or None))]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,7 +117,20 @@ def run(args: argparse.Namespace) -> int:
     namespace, url = namespace_of(args), redis_url_of(args)
     options = options_of(args.settings)
     options["listeners"] = listeners_of(args, os.environ)
-    logging.basicConfig(level=args.log_level.upper(), stream=sys.stderr, format=LOG_FORMAT)
+    format_name = log_format(args.log_format)
+    configure_log(args.log_level, format_name)
+    try:
+        return work(args, namespace, url, options, note if format_name == "text" else LOGGER.info)
+    except (ElkError, UsageError) as exc:
+        if format_name == "text":
+            raise
+        # Whoever reads documents gets this one, too.
+        LOGGER.error("%s", one_line(exc))
+        return USAGE if isinstance(exc, (ConfigError, UsageError)) else ERROR
+
+
+def work(args: argparse.Namespace, namespace: str, url: str, options: Dict[str, Any], say: Note) -> int:
+    """Load what the command line names and run it; *say* is told what happens."""
     put_working_directory_first()
     processor = load(args.processor, "processor")
     planner = None if args.planner is None else load(args.planner, "planner")
@@ -112,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
             else:
                 print("%s: %s completed, %d failed" % (namespace, count(stats.completed, "partition"), stats.failed))
 
-        return run_worker(coordinator, args.until_done, note, done)
+        return run_worker(coordinator, args.until_done, say, done)
 
 
 COMMAND = Command(

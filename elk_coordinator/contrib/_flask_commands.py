@@ -16,9 +16,10 @@ from elk_coordinator import AdminClient
 from elk_coordinator.contrib._worker import ERROR, run_worker
 from elk_coordinator.errors import ConfigError, ElkError
 from elk_coordinator.model import PartitionStats
+from elk_coordinator.observability import log_format
 from elk_coordinator.runtime.clock import Clock
 
-LOG_FORMAT = "%(asctime)s %(levelname)-7s %(threadName)s %(name)s: %(message)s"
+LOGGER = logging.getLogger("elk_coordinator.cli")
 USAGE = 2  # of click, and of ``elk``
 LEVELS = ["debug", "info", "warning", "error"]
 
@@ -44,15 +45,22 @@ def _do(call: Callable[[Any], Optional[int]]) -> None:
 @click.option(
     "--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Log on stderr from here."
 )
-def worker(until_done: bool, log_level: str) -> None:
+@click.option(
+    "--log-format",
+    "format_name",
+    type=click.Choice(log_format.FORMATS),
+    help="text, or json: one document per line (default ELK_LOG_FORMAT, or text).",
+)
+def worker(until_done: bool, log_level: str, format_name: Optional[str]) -> None:
     """Run one worker until it is stopped.
 
     SIGTERM or SIGINT: claims nothing more and finishes what runs (up to ELK_STOP_TIMEOUT). A second one: out at once.
     """
-    # An application that set up its logging keeps it.
-    logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT)
 
     def run(elk: Any) -> int:
+        # An application that set up its logging keeps it.
+        name = log_format.log_format(format_name)
+        log_format.configure(log_level, name)
         coordinator = elk.coordinator()
 
         def done(stats: PartitionStats) -> None:
@@ -60,7 +68,13 @@ def worker(until_done: bool, log_level: str) -> None:
                 "%s: %d partitions completed, %d failed" % (coordinator.namespace, stats.completed, stats.failed)
             )
 
-        return run_worker(coordinator, until_done, lambda text: click.echo("elk: %s" % text, err=True), done)
+        def say(text: str) -> None:
+            if name == "json":
+                LOGGER.info("%s", text)
+            else:
+                click.echo("elk: %s" % text, err=True)
+
+        return run_worker(coordinator, until_done, say, done)
 
     _do(run)
 

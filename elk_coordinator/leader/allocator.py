@@ -16,6 +16,7 @@ from elk_coordinator.model import MAX_BATCH, CreatePartition, PlanState, Range, 
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.logs import about
 from elk_coordinator.runtime.retry import backoff_delay
 from elk_coordinator.runtime.threads import Role
 
@@ -194,7 +195,8 @@ class Allocator(Role):
             self._failed_rounds += 1
             pause = backoff_delay(self._failed_rounds, 1.0, self._config.allocation_interval)
             self._due = self._retry_at = self._clock.monotonic() + pause
-            self._logger.error("%s; the plan so far is kept, next try in %.1f s", exc, pause, exc_info=exc.__cause__)
+            text, extra = "%s; the plan so far is kept, next try in %.1f s", about("planner_error")
+            self._logger.error(text, exc, pause, exc_info=exc.__cause__, extra=extra)
             self._events.emit("planner_error", error=exc, method=str(exc).split("(")[0].split(" ")[0])
             return Round(0, 0, False, False)
         except LeaseLost:

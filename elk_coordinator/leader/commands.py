@@ -9,6 +9,8 @@ from elk_coordinator.errors import ElkError, LeaseLost, StoreError, StoreUnavail
 from elk_coordinator.model import Sweep
 from elk_coordinator.partition.commands import CommandStore, Job
 from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.logs import about
 from elk_coordinator.runtime.threads import Role
 
 #: Seconds between two looks for commands that ended more than a day ago.
@@ -33,12 +35,16 @@ class Commands(Role):
         clock: Clock,
         logger: logging.Logger,
         stuck_after: float,
+        events: Optional[Events] = None,
     ) -> None:
         super().__init__()
         self._store = store
         self._term = term
         self._clock = clock
         self._logger = logger
+        self._events = events
+        #: The command whose end has not been told yet.
+        self._current: Optional[str] = None
         self._seen_term: Optional[int] = None
         self._waiting = False
         self._expire_at = 0.0
@@ -58,7 +64,7 @@ class Commands(Role):
         """Do one step of the oldest command, if this worker leads; return the command as it was before."""
         term = self._term()
         if term is None:
-            self._seen_term = None
+            self._seen_term = self._current = None
             return None
         if term != self._seen_term:
             # Whatever the leader of before left undone goes on behind its last step.
@@ -69,6 +75,7 @@ class Commands(Role):
                 self._waiting = False
                 try:
                     job = self._store.first()
+                    self._tell_end(job)
                     if job is not None:
                         self._waiting = True
                         self._carry_on(term, job)
@@ -87,15 +94,35 @@ class Commands(Role):
             return None
         return job
 
+    def _tell_end(self, first: Optional[Job]) -> None:
+        """Tell what became of the command that was the first one, once another is or none."""
+        ended, self._current = self._current, None if first is None else first.command_id
+        if self._events is None or ended is None or ended == self._current:
+            return
+        try:
+            job = self._store.get(ended)
+        except StoreUnavailable:
+            self._current = ended
+            raise
+        except ElkError:
+            return  # the next command must not wait for what is only told
+        if job is not None:
+            self._events.emit(
+                "command_ended", command_id=ended, command=job.kind, by=job.by, state=job.state, changed=job.done,
+                error=job.error,
+            )  # fmt: skip
+
     def _carry_on(self, term: int, job: Job) -> None:
         if job.state == "queued":
-            self._logger.info("command %s: %s, by %s", job.command_id, job.kind, job.by)
+            extra = about(command_id=job.command_id, term=term)
+            self._logger.info("command %s: %s, by %s", job.command_id, job.kind, job.by, extra=extra)
         try:
             self._store.step(term, job)
         except (LeaseLost, StoreUnavailable):
             raise
         except ElkError as exc:
-            self._logger.warning("command %s (%s) failed: %s", job.command_id, job.kind, exc)
+            extra = about("command_ended", command_id=job.command_id, term=term)
+            self._logger.warning("command %s (%s) failed: %s", job.command_id, job.kind, exc, extra=extra)
             self._store.fail(term, job, str(exc))
 
     def pause(self, did: Optional[Job]) -> float:

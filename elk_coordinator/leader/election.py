@@ -17,6 +17,7 @@ from elk_coordinator.errors import StoreError, StoreUnavailable
 from elk_coordinator.partition.requests import Memory
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.logs import about
 from elk_coordinator.runtime.threads import Role
 from elk_coordinator.store.base import DataStore
 
@@ -159,7 +160,7 @@ class Election(Role):
             return min(remaining + random.uniform(0.05, 0.35), self._config.leader_election_interval)
         self._memory.saw(token)
         self._leadership.grant(token, self._trust_from(sent))
-        self._logger.info("became leader, term %d", token)
+        self._logger.info("became leader, term %d", token, extra=about("became_leader", term=token))
         self._events.emit("became_leader", term=token, seconds=now - sent)
         for wake in self._leadership.wakes:
             wake.set()
@@ -171,7 +172,8 @@ class Election(Role):
         if term is None:
             return
         level = logging.INFO if reason == STOPPING else logging.WARNING
-        self._logger.log(level, "stepped down as leader, term %d: %s", term, reason)
+        extra = about("stepped_down", term=term)
+        self._logger.log(level, "stepped down as leader, term %d: %s", term, reason, extra=extra)
         self._events.emit("stepped_down", term=term, reason=reason)
         try:
             self._store.release_lock(LOCK, term)

@@ -33,6 +33,7 @@ from elk_coordinator.partition.gaps import DELETED, EMPTY, HOLE, PLANNED, SKIPPE
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.logs import about
 from elk_coordinator.runtime.retry import backoff_delay
 
 __all__ = ["DefaultGapDetector", "GapFiller", "GapTurn"]
@@ -174,7 +175,8 @@ class GapFiller:
             self._failures += 1
             pause = backoff_delay(self._failures, 1.0, max(1.0, self._config.allocation_interval))
             self._retry_at = self._clock.monotonic() + pause
-            self._logger.error("%s; gaps are looked at again in %.1f s", exc, pause, exc_info=exc.__cause__)
+            text, extra = "%s; gaps are looked at again in %.1f s", about("planner_error")
+            self._logger.error(text, exc, pause, exc_info=exc.__cause__, extra=extra)
             self._events.emit("planner_error", error=exc, method=str(exc).split("(")[0].split(" ")[0])
             if self._custom is not None:
                 self._finish(ok=False)

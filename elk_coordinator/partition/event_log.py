@@ -20,6 +20,7 @@ import attr
 from elk_coordinator.errors import ConfigError, StoreUnavailable
 from elk_coordinator.protocols import Event
 from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.runtime.logs import mask
 from elk_coordinator.runtime.retry import backoff_delay
 from elk_coordinator.runtime.threads import Role
 from elk_coordinator.store.base import DataStore
@@ -38,7 +39,6 @@ INTERVAL = 0.25
 MAX_TEXT = 500
 
 _ID = re.compile(r"\d{1,20}(-\d{1,20})?\Z")
-_PASSWORD = re.compile(r"(://[^/\s:@]*):[^/\s@]+@")
 #: Kind of the entry that stands for events that were not written.
 DROPPED = "events_dropped"
 
@@ -119,7 +119,7 @@ def _plain(value: Any) -> Any:
         text = str(value)
     except Exception:
         text = type(value).__name__
-    text = _PASSWORD.sub(r"\1:***@", text)
+    text = mask(text)
     return text if len(text) <= MAX_TEXT else "..." + text[3 - MAX_TEXT :]
 
 
@@ -168,6 +168,7 @@ class EventWriter(Role):
     # What an operator cares for, of bounded volume: no heartbeats, claims, starts or completions.
     on_started = on_stopped = on_role_died = on_http_unavailable = record
     on_became_leader = on_stepped_down = on_planner_error = record
+    on_worker_joined = on_worker_left = on_worker_lost = on_command_ended = on_config_changed = record
     on_partition_reclaimed = on_partition_retried = on_partition_failed = record
     on_lease_lost = on_write_refused = on_task_hung = on_breaker_changed = record
     on_store_unavailable = on_store_recovered = on_store_lost_data = record

@@ -17,6 +17,8 @@ from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple
 
 import attr
 
+from elk_coordinator.runtime.logs import about
+
 PER_PROCESS = "elk_coordinator.contrib.per_process"
 _DEDICATED = "or, better, run the coordinator in a process of its own (elk run)"
 _TRUE = ("1", "true", "yes", "on")
@@ -38,6 +40,7 @@ class Environment:
         logger.info(
             "worker %s started in namespace %s (pid %d, %s): window %d, lease %.1f s; work of a dead worker resumes "
             "within %.1f s", worker_id, namespace, os.getpid(), self.server, window, lease, bound,
+            extra=about("started"),
         )  # fmt: skip
         for finding in self.findings:
             logger.warning("%s", finding)

@@ -8,6 +8,7 @@ from typing import Callable, Optional
 
 from elk_coordinator.errors import StoreUnavailable
 from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.runtime.logs import about
 
 
 class StoreWatch:
@@ -29,7 +30,8 @@ class StoreWatch:
             self._ok_at = now
             failed, self._failed_at, self._error = self._failed_at, None, None
         if failed is not None:
-            self._logger.warning("the store answers again after %.1f s", now - failed)
+            extra = about("store_recovered")
+            self._logger.warning("the store answers again after %.1f s", now - failed, extra=extra)
             self._emit("store_recovered", seconds=now - failed)
 
     def failed(self, role: str, exc: StoreUnavailable) -> None:
@@ -40,7 +42,8 @@ class StoreWatch:
                 self._failed_at = self._clock.monotonic()
             self._error = str(exc)
         if first:
-            self._logger.error("the store does not answer (%s): %s; retrying until it does", role, exc)
+            extra = about("store_unavailable")
+            self._logger.error("the store does not answer (%s): %s; retrying until it does", role, exc, extra=extra)
             self._emit("store_unavailable", role=role, error=str(exc))
 
     @property

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import abc
 import logging
+import os
 import threading
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from elk_coordinator.errors import StoreUnavailable
 from elk_coordinator.protocols import RoleHealth
 from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.runtime.logs import about
 from elk_coordinator.runtime.retry import backoff_delay
 
 MAX_RESTARTS = 5
@@ -58,6 +60,25 @@ class Role(abc.ABC):
 def spawn(name: str, target: Callable[[], None]) -> None:
     """Run *target* once in a daemon thread of its own."""
     threading.Thread(target=target, name=name, daemon=True).start()
+
+
+def has_phantoms() -> bool:
+    """Return whether Python believes in threads that are not there: the process was forked and nobody told it.
+
+    uWSGI does that. Whatever then walks all threads, ``sys._current_frames()`` for one, reads the stacks of the
+    parent's threads, which may end the process. Without a /proc to look into the answer is False.
+    """
+    try:
+        there = {int(name) for name in os.listdir("/proc/self/task")}
+    except (OSError, ValueError):
+        return False
+    main = threading.main_thread()
+    for thread in threading.enumerate():
+        # Of the main thread and of those Python did not start itself an announced fork leaves old numbers behind, too.
+        known = thread is not main and not isinstance(thread, threading._DummyThread)
+        if known and thread.native_id is not None and thread.native_id not in there:
+            return True
+    return False
 
 
 class RoleThread:
@@ -120,7 +141,7 @@ class RoleThread:
         except BaseException as exc:
             self.last_error = "%s: %s" % (type(exc).__name__, exc)
             if not self._stop.is_set():
-                self._logger.critical("%s died", self._thread_name, exc_info=True)
+                self._logger.critical("%s died", self._thread_name, exc_info=True, extra=about("role_died"))
                 self._crew.died(self.role.name, self.last_error)
         finally:
             self._turn_began = None

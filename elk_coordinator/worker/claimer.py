@@ -19,6 +19,7 @@ from elk_coordinator.partition.requests import TurnRequest
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.logs import about
 from elk_coordinator.runtime.threads import Role
 from elk_coordinator.worker.affinity import Affinity
 from elk_coordinator.worker.circuit_breaker import CircuitBreaker
@@ -281,6 +282,7 @@ class Claimer(Role):
         emit: Callable[..., Any] = self._events.emit
         for task, report, result in zip(ended, request.reports, turn.results):
             partition_id, token = report.partition_id, report.token
+            claim = {"partition_id": partition_id, "token": token, "attempt": task.partition.attempt + 1}
             self._suspects.discard(token)
             if report.error is not None:
                 self._probes.failed(partition_id)
@@ -288,7 +290,7 @@ class Claimer(Role):
                 emit("write_refused", partition_id=partition_id, token=token, what=report.outcome.name.lower())
                 self._logger.warning(
                     "partition %d: the report %s of token %d was refused: the claim is gone",
-                    partition_id, report.outcome.name, token,
+                    partition_id, report.outcome.name, token, extra=about("write_refused", **claim),
                 )  # fmt: skip
             elif result.status is PartitionStatus.COMPLETED:
                 emit("partition_completed", partition_id=partition_id, token=token, processed=report.processed)
@@ -298,6 +300,7 @@ class Claimer(Role):
                 self._logger.error(
                     "partition %d [%d, %d] failed for good: %s; 'elk retry %d' tries again%s", partition_id,
                     task.partition.min_id, task.partition.max_id, error, partition_id, trace and "\n" + trace,
+                    extra=about("partition_failed", **claim),
                 )  # fmt: skip
             elif report.outcome is Outcome.ERROR:
                 emit(
@@ -307,6 +310,7 @@ class Claimer(Role):
                 self._logger.warning(
                     "partition %d: attempt %d failed, next in %.1f s: %s", partition_id,
                     task.partition.attempt + 1, report.delay, (report.error or "").rstrip().rpartition("\n")[2],
+                    extra=about("partition_retried", **claim),
                 )  # fmt: skip
             else:
                 emit("partition_released", partition_id=partition_id, token=token)
@@ -314,6 +318,7 @@ class Claimer(Role):
                     self._logger.warning(
                         "partition %d: failed, which counts as no attempt while the circuit breaker is not closed: %s",
                         partition_id, report.error.rstrip().rpartition("\n")[2],
+                        extra=about("partition_released", **claim),
                     )  # fmt: skip
 
     def cancel(self, partition_id: int, reason: CancelReason, by: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Optional
 from elk_coordinator.errors import StoreUnavailable, TaskInterrupted
 from elk_coordinator.model import CancelReason, Partition
 from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.runtime.logs import about
 
 #: Stores a checkpoint: (partition_id, token, checkpoint, processed of all attempts) -> durable.
 Saver = Callable[[int, int, int, int], bool]
@@ -114,7 +115,9 @@ class Task:
         if not told:
             why = "gone from the store" if self.cancelled_by else "could not be renewed in time"
             partition_id = self.partition.partition_id
-            logger.warning("partition %d: the lease with token %d was lost (%s)", partition_id, self.token, why)
+            extra = about("lease_lost", partition_id=partition_id, token=self.token)
+            text = "partition %d: the lease with token %d was lost (%s)"
+            logger.warning(text, partition_id, self.token, why, extra=extra)
             emit("lease_lost", partition_id=partition_id, token=self.token, reason=why)
 
     def progressed(self, checkpoint: int, processed: int) -> None:

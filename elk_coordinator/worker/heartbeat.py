@@ -14,9 +14,14 @@ from elk_coordinator.partition.requests import BeatRequest, Claim
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.logs import about
 from elk_coordinator.runtime.threads import Role
 from elk_coordinator.worker.context import Task
 from elk_coordinator.worker.window import TaskWindow
+
+#: A longer round trip says nothing of the store's clock: the time was spent waiting for the send or for the reply, and
+#: nobody knows on which side of the middle the store read its clock.
+CLOCK_WITHIN = 1.0
 
 
 class Heartbeat(Role):
@@ -120,9 +125,10 @@ class Heartbeat(Role):
             lease = self._strategy.lease
             sent = self._clock.monotonic()
             beat = self._strategy.beat(self.request([(task.partition.partition_id, task.token) for task in page]))
-            if beat.now is not None:
+            took = self._clock.monotonic() - sent
+            if beat.now is not None and took <= CLOCK_WITHIN:
                 # The store read its clock somewhere between send and answer: the middle is off by half of that.
-                self._offset = self._clock.time() - (self._clock.monotonic() - sent) / 2 - beat.now
+                self._offset = self._clock.time() - took / 2 - beat.now
             for task in page:
                 if (task.partition.partition_id, task.token) in beat.lost:
                     task.cancel(CancelReason.LEASE_LOST, "the store")
@@ -141,6 +147,6 @@ class Heartbeat(Role):
             partition_id = task.partition.partition_id
             self._logger.error(
                 "partition %d hangs: still running %.1f s after it was cancelled; its slot is replaced. Its stack:\n%s",
-                partition_id, seconds, stack,
+                partition_id, seconds, stack, extra=about("task_hung", partition_id=partition_id, token=task.token),
             )  # fmt: skip
             self._events.emit("task_hung", partition_id=partition_id, token=task.token, seconds=seconds, stack=stack)

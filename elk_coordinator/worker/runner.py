@@ -12,6 +12,7 @@ from elk_coordinator.model import CancelReason, Outcome, Report
 from elk_coordinator.partition.codec import clip_error
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.logs import about
 from elk_coordinator.runtime.retry import backoff_delay
 from elk_coordinator.worker.circuit_breaker import BreakerState, CircuitBreaker, Permit
 from elk_coordinator.worker.context import Saver, Task, TaskContext, cancelled_text
@@ -176,6 +177,7 @@ class Runner:
             self._logger.warning(
                 "partition %d: process() returned %s; it must return a count from 0 on, or None: counted as %d",
                 task.partition.partition_id, what, task.saved_processed,
+                extra=about(partition_id=task.partition.partition_id, token=task.token),
             )  # fmt: skip
             return task.saved_processed
         return result

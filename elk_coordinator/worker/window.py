@@ -19,7 +19,7 @@ from elk_coordinator.config import LARGEST_WINDOW, check_window_size
 from elk_coordinator.model import CancelReason, Report
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.lifecycle import abandon
-from elk_coordinator.runtime.threads import spawn
+from elk_coordinator.runtime.threads import has_phantoms, spawn
 from elk_coordinator.worker.context import Task
 
 #: Threads of the pool: this many times the largest window, so that replaced slots find one.
@@ -309,5 +309,7 @@ class TaskWindow:
 
 
 def _stack(thread_id: Optional[int]) -> str:
+    if has_phantoms():
+        return "(cannot be read safely: this process was forked unannounced from one with threads)"
     frame = sys._current_frames().get(thread_id or 0)
     return "".join(traceback.format_stack(frame)) if frame is not None else "(the thread is gone)"

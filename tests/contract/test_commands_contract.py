@@ -17,6 +17,7 @@ from elk_coordinator.partition.event_log import EventLog
 from elk_coordinator.partition.factory import command_store, open_strategy
 from elk_coordinator.protocols import Event
 from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.runtime.events import Events
 from elk_coordinator.testing.faulty import Faulty
 from tests.contract.kit import (
     CLAIMED,
@@ -890,3 +891,28 @@ def test_simple_remembers_the_later_term(
     with pytest.raises(LeaseLost):
         store.step(desk.term, job)
     assert strategy.is_paused()
+
+
+def test_the_end_of_every_command_is_told_once_as_an_event(strategy: Any) -> None:
+    told: List[Any] = []
+
+    class Listener:
+        def on_command_ended(self, event: Any) -> None:
+            told.append(event.facts)
+
+    desk = Desk(strategy)
+    clock = Clock()
+    events = Events("orders", "leader", clock, LOGGER, own=[Listener()])
+    desk.role = Commands(command_store(strategy), lambda: desk.term, clock, LOGGER, 30.0, events)
+    fail_all(strategy, *range(1, 7))
+    first = desk.admin.submit("retry_failed", {})
+    second = desk.admin.submit("pause", {})
+    desk.work()
+    there = strategy.get_partition(1)
+    third = desk.admin.submit("create", {"ranges": [[there.min_id, there.max_id - 1]]})
+    desk.work()
+    desk.work()
+    assert [(facts["command_id"], facts["command"], facts["by"], facts["state"]) for facts in told] == [
+        (first, "retry_failed", "eve", "done"), (second, "pause", "eve", "done"), (third, "create", "eve", "failed"),
+    ]  # fmt: skip
+    assert told[0]["changed"] == 6 and told[0]["error"] == "" and "overlap" in told[2]["error"]

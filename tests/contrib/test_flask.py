@@ -372,7 +372,10 @@ def test_flask_elk_worker_works_until_done_and_the_other_commands_tell_and_ask(s
     assert "3 partitions completed, 1 failed" in done.stdout
     asked = shop.call("retry", "--all")
     assert asked.returncode == 0 and "queued" in asked.stdout, asked
-    assert shop.call("worker", "--until-done").returncode == 0
+    again = shop.call("worker", "--until-done", ELK_LOG_FORMAT="json")
+    assert again.returncode == 0, again
+    told = [json.loads(line) for line in again.stderr.splitlines()]
+    assert {"started", "stopped"} <= {document.get("event") for document in told}
     status = shop.call("status", "--json")
     assert json.loads(status.stdout)["partitions"]["completed"] == 4, status
     assert "40" not in status.stderr

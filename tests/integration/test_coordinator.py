@@ -671,6 +671,32 @@ def test_metrics_and_readiness_are_served_until_stop(build: Build) -> None:
         urllib.request.urlopen("http://%s/health" % coordinator.http_address, timeout=5.0)
 
 
+def test_the_registration_says_already_where_to_scrape_the_worker(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator = build(Counting(), metrics_enabled=True, metrics_addr="127.0.0.1:0")
+    with monkeypatch.context() as patch:
+        # No second beat.
+        patch.setattr(coordinator._crew, "start", lambda: None)
+        coordinator.start()
+    (worker,) = coordinator.strategy.workers()
+    assert worker.info["http"] == coordinator.http_address is not None
+
+
+def test_a_start_that_fails_keeps_no_port(build: Build) -> None:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with contextlib.closing(RedisDataStore.from_url("redis://127.0.0.1:1/0", timeout=0.2)) as nowhere:
+        coordinator = build(store=nowhere, metrics_enabled=True, metrics_addr="127.0.0.1:%d" % port)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                coordinator.start()
+            assert coordinator.http_address is None
+            with contextlib.closing(socket.socket()) as probe:
+                probe.bind(("127.0.0.1", port))
+
+
 def test_no_connection_is_left_after_stop(build: Build, raw: Any) -> None:
     # The store given to us stays open; what the coordinator opened beside it does not.
     coordinator = build(Counting(), Numbers(100)).start()

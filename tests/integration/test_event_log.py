@@ -70,6 +70,35 @@ def test_events_of_the_time_when_the_store_was_away_are_written_when_it_is_back(
             wait_until(lambda: {"store_unavailable", "store_recovered"} <= set(kinds()), 20.0, "both in the log")
 
 
+def test_who_came_and_went_and_what_operators_did_is_in_the_log(redis_url: str, namespace: str) -> None:
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(contextlib.closing(RedisDataStore.from_url(redis_url)))
+        leader = stack.enter_context(Coordinator(namespace, store, failing, Numbers(10), worker_id="first", **QUICK))
+        wait_until(lambda: leader.cached_workers() == 1, 20.0, "its first look at the fleet")
+
+        def told(kind: str) -> List[Dict[str, Any]]:
+            found = [event for event in leader.strategy.events(limit=1000) if event.kind == kind]
+            return [dict(event.facts, of=event.worker_id) for event in found]
+
+        second = Coordinator(namespace, store, failing, worker_id="second", **QUICK)
+        with second:
+            wait_until(lambda: told("worker_joined"), 20.0, "who joined")
+            second.resize_window(2)
+            leader.admin.pause()
+            wait_until(lambda: second.health().paused, 20.0, "the pause")
+            # Another that is killed: it beats once and then no more.
+            store.namespaced(namespace).beat("killed", 2.0, {"host": "h"})
+            wait_until(lambda: [found["worker"] for found in told("worker_lost")] == ["killed"], 20.0, "who is lost")
+        wait_until(lambda: told("worker_left"), 20.0, "who left")
+        wait_until(lambda: len(told("config_changed")) == 3, 20.0, "what was set")
+        assert [found["worker"] for found in told("worker_left")] == ["second"]
+        assert [found["worker"] for found in told("worker_lost")] == ["killed"]
+        assert [(f["command"], f["state"], f["of"]) for f in told("command_ended")] == [("pause", "done", "first")]
+        assert sorted((f["of"], f["option"], f["value"]) for f in told("config_changed")) == [
+            ("first", "paused", True), ("second", "paused", True), ("second", "task_window_size", 2),
+        ]  # fmt: skip
+
+
 # -- elk events
 
 

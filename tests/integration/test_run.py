@@ -140,6 +140,35 @@ def test_until_done_does_the_work_and_exits_with_0(elk: Elk, partitions: Any) ->
     assert json.loads(again.stdout)["completed"] == 4
 
 
+def test_json_log_is_one_document_per_line_and_nothing_else(elk: Elk) -> None:
+    done = elk.call(
+        "run", "work:Work", "work:Plan", "--until-done", "--set", "max_attempts=2", "--set",
+        "retry_backoff=[0.01, 0.02]", "--log-format", "json", MODE="fails",
+    )  # fmt: skip
+    assert done.returncode == 3
+    documents = [json.loads(line) for line in done.stderr.splitlines()]
+    assert all({"time", "level", "logger", "thread", "message"} <= set(document) for document in documents)
+    ours = [document for document in documents if document["logger"] == "elk_coordinator"]
+    assert {document["namespace"] for document in ours} == {elk.namespace}
+    assert len({document["worker_id"] for document in ours}) == 1
+    told = {document["event"]: document for document in ours if "event" in document}
+    assert {"started", "became_leader", "partition_retried", "partition_failed", "stopped"} <= set(told)
+    failed = told["partition_failed"]
+    assert (failed["partition_id"], failed["attempt"], failed["role"]) == (2, 2, "claimer") and failed["token"] > 0
+    assert "no luck with 101" in failed["message"]
+    assert any("metrics and health" in document["message"] for document in documents), "what the command itself says"
+
+
+def test_json_is_also_what_a_worker_that_cannot_start_says(elk: Elk) -> None:
+    for arguments, code in ((("work:Work",), 1), (("work:Nothing",), 2)):
+        done = elk.call("--redis", "redis://me:hunter2@127.0.0.1:1/0", "run", *arguments, ELK_LOG_FORMAT="json")
+        (document,) = [json.loads(line) for line in done.stderr.splitlines()]
+        assert (done.returncode, document["level"], document["logger"]) == (code, "ERROR", "elk_coordinator.cli")
+        assert "hunter2" not in done.stderr
+    done = elk.call("run", "work:Work", ELK_LOG_FORMAT="xml")
+    assert done.returncode == 2 and done.stderr.startswith("elk: ELK_LOG_FORMAT: must be one of text, json")
+
+
 def test_until_done_exits_with_3_when_some_failed(elk: Elk, partitions: Any) -> None:
     done = elk.call(
         "run",

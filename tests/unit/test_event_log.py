@@ -24,6 +24,7 @@ LOGGER = logging.getLogger("elk_coordinator.test")
 NOT_LOGGED = {
     "gap_found",
     "heartbeat", "claimed", "planned", "task_started", "task_finished", "partition_completed", "partition_released",
+    "reported", "stood",
 }  # fmt: skip
 
 

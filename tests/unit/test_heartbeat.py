@@ -249,6 +249,29 @@ def test_more_than_500_claims_go_in_pages_each_trusted_from_its_own_send(make: M
 # ---------------------------------------------------------------- what it believes
 
 
+def test_the_stores_clock_is_compared_with_the_middle_of_the_round_trip_and_not_after_a_long_one(make: Make) -> None:
+    bench = make(size=1)
+
+    def answered(before: float, after: float, ahead: float = 0.0) -> Optional[float]:
+        """Beat; the store reads its clock, which is *ahead*, *before* after the send and *after* before the reply."""
+
+        def answer(request: BeatRequest) -> Beat:
+            bench.clock.advance(before)
+            now = bench.clock.time() + ahead
+            bench.clock.advance(after)
+            return Beat(now=now)
+
+        bench.strategy.answers.append(answer)
+        bench.beat()
+        offset: Optional[float] = bench.recorder.of("heartbeat")[-1].facts["clock_offset"]
+        return offset
+
+    assert answered(480.0, 0.0) is None, "it was away: nothing is known, and certainly not half of 480 s"
+    assert answered(0.25, 0.25, ahead=3.0) == pytest.approx(-3.0, abs=0.001)
+    assert answered(0.0, 0.5) == pytest.approx(0.25, abs=0.001), "off by half a round trip at most"
+    assert answered(0.0, 480.0, ahead=3.0) == pytest.approx(0.25, abs=0.001), "the last one stays"
+
+
 def test_a_renewal_is_trusted_from_before_the_send_less_the_margin(make: Make) -> None:
     bench = make(size=1)
     (task,) = bench.hold(*partitions(1))

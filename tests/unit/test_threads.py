@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 from typing import Any, Callable, Iterator, List, Optional, Tuple
 
@@ -10,7 +13,7 @@ import pytest
 
 from elk_coordinator.errors import StoreUnavailable
 from elk_coordinator.runtime.clock import Clock
-from elk_coordinator.runtime.threads import MAX_RESTARTS, Crew, Role, RoleThread, spawn
+from elk_coordinator.runtime.threads import MAX_RESTARTS, Crew, Role, RoleThread, has_phantoms, spawn
 from elk_coordinator.testing import ManualClock, wait_until
 
 LOGGER = logging.getLogger("elk_coordinator.test")
@@ -557,3 +560,41 @@ def test_spawn_runs_once_in_a_daemon_thread_of_that_name() -> None:
     seen: List[Any] = []
     spawn("elk-once-ns", lambda: seen.append((threading.current_thread().name, threading.current_thread().daemon)))
     wait_until(lambda: seen == [("elk-once-ns", True)])
+
+
+# ---------------------------------------------------------------- forks nobody told of
+
+FORKED = """
+import ctypes, os, sys, threading
+from elk_coordinator.runtime.threads import has_phantoms
+ended = threading.Event()
+thread = threading.Thread(target=ended.wait, daemon=True)
+thread.start()
+assert not has_phantoms()
+# Keeps the GIL and runs none of Python's hooks, as a server written in C does; os.fork() is the announced way.
+pid = ctypes.PyDLL(None).fork() if sys.argv[1] == "unannounced" else os.fork()
+if pid == 0:
+    os._exit(10 + has_phantoms())
+sys.exit(os.WEXITSTATUS(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize("how, code", [("unannounced", 11), ("announced", 10)])
+def test_an_unannounced_fork_is_known_by_the_threads_that_are_not_there(how: str, code: int) -> None:
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED, how], stderr=subprocess.PIPE, timeout=30.0,
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (code, b"")
+
+
+def test_threads_that_come_and_go_are_no_phantoms() -> None:
+    go = threading.Event()
+    threads = [threading.Thread(target=go.wait, daemon=True) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    assert not has_phantoms()
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert not has_phantoms()
