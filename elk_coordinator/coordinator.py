@@ -17,7 +17,7 @@ from elk_coordinator.leader.election import STOPPING
 from elk_coordinator.model import Beat, CancelReason, PartitionStats, WorkerInfo
 from elk_coordinator.observability.app import App
 from elk_coordinator.observability.http import HttpServer
-from elk_coordinator.partition.factory import create_strategy
+from elk_coordinator.partition.factory import command_store, create_strategy
 from elk_coordinator.partition.gaps import Gaps
 from elk_coordinator.partition.idle import wait_until_idle
 from elk_coordinator.partition.strategy import PartitionStrategy
@@ -411,7 +411,7 @@ class Coordinator(Monitored):
         return self._parts.breaker
 
     def wait_idle(self, timeout: Optional[float] = None) -> bool:
-        """Wait until nothing is left: nothing new from the planner, nothing pending, held or due for a retry.
+        """Wait until nothing is left: no command of before, nothing new from the planner, nothing pending, held or due.
 
         Asks the leader, wherever it is, for a full round that begins after this call. Failed partitions rest and do not
         count. Goes on waiting while the store cannot be reached.
@@ -420,7 +420,13 @@ class Coordinator(Monitored):
         """
         self._check_fork()
         return wait_until_idle(
-            self._strategy, timeout, self._parts.leader is not None, self._stopped, self._clock, self._logger
+            self._strategy,
+            timeout,
+            self._parts.leader is not None,
+            self._stopped,
+            self._clock,
+            self._logger,
+            command_store(self._strategy).queued,
         )
 
     def health(self) -> Health:

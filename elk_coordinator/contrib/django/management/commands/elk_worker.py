@@ -15,12 +15,11 @@ from elk_coordinator.contrib.django.commands import ElkCommand
 from elk_coordinator.contrib.django.conf import build, open_store
 from elk_coordinator.model import PartitionStats
 
-
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(threadName)s %(name)s: %(message)s"
 
 
 class Command(ElkCommand):
-    """Never reloads itself: an edit of a file must not end work half-way. Logging is what LOGGING says, if it says it."""
+    """Never reloads itself: an edit of a file must not end work half-way. Logging is what LOGGING says, if anything."""
 
     help = (
         "Run one worker of a coordinator in this process. The first SIGTERM or SIGINT claims nothing more and finishes "
@@ -57,8 +56,8 @@ class Command(ElkCommand):
 def log_without_settings(verbosity: int) -> None:
     """Have warnings on stderr (with verbosity 2: information too) where LOGGING sends those of the library nowhere.
 
-    Django's own LOGGING has no handler for it, and its NullHandler keeps Python's last resort away: an operator would not
-    be told that every attempt fails.
+    Django's own LOGGING has no handler for it, and its NullHandler keeps Python's last resort away: an operator would
+    not be told that every attempt fails.
     """
     ours = logging.getLogger("elk_coordinator")
     logger = ours
