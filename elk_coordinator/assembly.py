@@ -18,8 +18,7 @@ from elk_coordinator.leader.election import Election, Leadership
 from elk_coordinator.leader.gaps import GapFiller
 from elk_coordinator.leader.planner import GuardedPlanner
 from elk_coordinator.leader.recovery import Recovery
-from elk_coordinator.model import Beat, CancelReason, PartitionStats, Survey, Sweep
-from elk_coordinator.observability import merged
+from elk_coordinator.model import Beat, CancelReason, Sweep
 from elk_coordinator.observability.app import App, Handler, Request, Response, json_response
 from elk_coordinator.observability.gauges import fingerprint
 from elk_coordinator.observability.http import HttpServer
@@ -123,44 +122,6 @@ class LeaderParts:
         self.recovery = recovery
         self.commands = commands
         self.election = election
-
-
-class Monitored:
-    """What monitoring may ask of a coordinator, from any thread; a part of its public face. Never asks the store."""
-
-    _parts: Parts
-
-    def register_metrics(self, registry: Any) -> None:
-        """Show our series in *registry*, a ``CollectorRegistry`` of the application, until :meth:`unregister_metrics`.
-
-        Each series has the label ``coordinator`` there, so several coordinators may share one; see docs/metrics.rst.
-
-        :raises ConfigError: when it is no registry.
-        """
-        merged.register(self._parts.metrics, registry)
-
-    def unregister_metrics(self, registry: Any) -> None:
-        """Take our series out of *registry* again, for example after ``stop()``."""
-        merged.unregister(self._parts.metrics, registry)
-
-    def cached_stats(self) -> Optional[PartitionStats]:
-        """Return the leader's last look at the counts; None on a follower."""
-        recovery = self._leading()
-        return None if recovery is None else recovery.stats
-
-    def cached_workers(self) -> Optional[int]:
-        """Return the live workers at the leader's last look; None on a follower."""
-        recovery = self._leading()
-        return None if recovery is None else recovery.active_workers
-
-    def cached_survey(self) -> Optional[Survey]:
-        """Return the leader's last look at plan, fleet and archive; None on a follower."""
-        recovery = self._leading()
-        return None if recovery is None else recovery.survey
-
-    def _leading(self) -> Optional[Recovery]:
-        leader = self._parts.leader
-        return leader.recovery if leader is not None and self._parts.leadership.term is not None else None
 
 
 class Parts:

@@ -5,22 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, Optional
 
 import attr
 
-from elk_coordinator.admin.service import AdminService
-from elk_coordinator.assembly import LEADER_ROLES, UNHURRIED, HttpRole, Monitored, Parts
+from elk_coordinator.assembly import LEADER_ROLES, UNHURRIED, HttpRole, Parts
 from elk_coordinator.config import CoordinatorConfig, CoordinatorOptions, check_namespace, check_options
 from elk_coordinator.errors import ConfigError, ForkedError, StateError, StoreError, StoreUnavailable
 from elk_coordinator.leader.election import STOPPING
-from elk_coordinator.model import Beat, CancelReason, PartitionStats, WorkerInfo
+from elk_coordinator.model import Beat, CancelReason
 from elk_coordinator.observability.app import App
 from elk_coordinator.observability.http import HttpServer
-from elk_coordinator.partition.factory import create_strategy
-from elk_coordinator.partition.gaps import Gaps
+from elk_coordinator.partition.factory import command_store, create_strategy
 from elk_coordinator.partition.idle import wait_until_idle
-from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.protocols import (
     DRAINING,
     FORKED,
@@ -38,7 +35,8 @@ from elk_coordinator.runtime.logs import BoundLogger, about
 from elk_coordinator.runtime.store_watch import StoreWatch
 from elk_coordinator.runtime.threads import spawn
 from elk_coordinator.store.base import DataStore, warn_of_eviction
-from elk_coordinator.worker.circuit_breaker import BreakerState, CircuitBreaker
+from elk_coordinator.view import View
+from elk_coordinator.worker.circuit_breaker import BreakerState
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,7 +49,7 @@ EXIT_GRACE = 10.0
 STOP_SLACK = 1.5
 
 
-class Coordinator(Monitored):
+class Coordinator(View):
     """Processes a growing space of IDs together with every other worker of the same namespace.
 
     ::
@@ -385,43 +383,12 @@ class Coordinator(Monitored):
 
     # ---------------------------------------------------------------- questions
 
-    @property
-    def is_leader(self) -> bool:
-        """Whether this worker leads, by its own clock."""
-        return self._parts.leadership.term is not None
-
-    @property
-    def http_address(self) -> Optional[str]:
-        """``host:port`` of the built-in HTTP thread; None when it is off or found no port."""
-        return self._http_address
-
     def wsgi_app(self) -> App:
         """Return what the built-in HTTP thread serves as a WSGI application, to mount elsewhere; needs no start()."""
         return self._parts.http_app(self, self._logger)
 
-    @property
-    def strategy(self) -> PartitionStrategy:
-        """The partitions of this namespace; goes on working after stop()."""
-        self._check_fork()
-        return self._parts.public_strategy
-
-    @property
-    def gaps(self) -> Gaps:
-        """What no partition covers, and what the leader did about it; on every worker, also after stop()."""
-        return self._parts.gaps
-
-    @property
-    def admin(self) -> AdminService:
-        """Operates this namespace: commands, and what there is to see; goes on working after stop()."""
-        return AdminService(self.strategy)
-
-    @property
-    def circuit_breaker(self) -> Optional[CircuitBreaker]:
-        """The breaker, or None when it is switched off."""
-        return self._parts.breaker
-
     def wait_idle(self, timeout: Optional[float] = None) -> bool:
-        """Wait until nothing is left: nothing new from the planner, nothing pending, held or due for a retry.
+        """Wait until nothing is left: no command of before, nothing new from the planner, nothing pending, held or due.
 
         Asks the leader, wherever it is, for a full round that begins after this call. Failed partitions rest and do not
         count. Goes on waiting while the store cannot be reached.
@@ -430,7 +397,13 @@ class Coordinator(Monitored):
         """
         self._check_fork()
         return wait_until_idle(
-            self._strategy, timeout, self._parts.leader is not None, self._stopped, self._clock, self._logger
+            self._strategy,
+            timeout,
+            self._parts.leader is not None,
+            self._stopped,
+            self._clock,
+            self._logger,
+            command_store(self._strategy).queued,
         )
 
     def health(self) -> Health:
@@ -440,11 +413,3 @@ class Coordinator(Monitored):
         return self._parts.health(
             self._state, self._accepted.is_set(), self._paused, self._watch, self._http_address, uptime
         )
-
-    def stats(self) -> PartitionStats:
-        """Return the counts, in one round trip."""
-        return self._strategy.get_partition_stats()
-
-    def fleet(self) -> List[WorkerInfo]:
-        """Return the live workers, in one round trip."""
-        return self._strategy.workers()

@@ -115,6 +115,8 @@ def status_text(document: Dict[str, Any]) -> str:
         info = each["info"]
         facts = (each["worker_id"], info.get("state", ""), info.get("in_flight", "?"), info.get("window", "?"))
         lines.append("  %s  %s  %s of %s running" % facts)
+    for each in document["breakers"]:
+        lines.append("  %s  breaker %s: %s" % (each["worker_id"], each["state"], each["reason"]))
     # What workers wrote is not to steer the terminal of whoever reads it.
     return "\n".join("".join(sign if sign.isprintable() else "?" for sign in line) for line in lines)
 
@@ -127,7 +129,14 @@ def _ask(what: str, ask: Callable[[AdminClient], str], wait: Optional[float]) ->
             click.echo("command %s (%s) is queued; the leader carries it out" % (command_id, what))
             return None
         state = admin.wait(command_id, wait)
-        click.echo("command %s (%s) is %s; %d partitions changed" % (command_id, what, state.state, state.done))
+        told = "command %s (%s) is %s" % (command_id, what, state.state)
+        if what == "retry" and state.state != "queued":
+            told += "; partitions changed: %d" % state.done
+        if state.error:
+            told += "; %s" % " ".join(state.error.split())
+        if not state.ended:
+            told += "; not ended within %g s, it stays queued: is there a leader?" % wait
+        click.echo(told)
         return None if state.state == "done" else ERROR
 
     _do(run)

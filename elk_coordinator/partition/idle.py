@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Optional
+from typing import Callable, Optional
 
 from elk_coordinator.errors import StoreUnavailable
 from elk_coordinator.partition.strategy import PartitionStrategy
@@ -18,23 +18,28 @@ def wait_until_idle(
     stopped: threading.Event,
     clock: Clock,
     logger: logging.Logger,
+    queued: Callable[[], int],
 ) -> bool:
     """Wait until nothing is open and a full round of the leader, begun after this call, found nothing new.
 
     :param plans: whether this worker could lead; if not, and nobody leads, there is nobody to ask.
+    :param queued: how many operator commands wait: those queued before this call (a retry) are carried out first.
     :return: False when *timeout* seconds passed or *stopped* was set.
     """
     until = None if timeout is None else clock.monotonic() + timeout
     asked_at: Optional[float] = None
+    commanded = False
     pause = 0.02
     while not stopped.is_set():
         try:
             if asked_at is None:
                 asked_at = strategy.idle_state().now
                 strategy.ask_for_round()
+            # Asked before the counts, so that these show what the commands did.
+            commanded = commanded or queued() == 0
             idle = strategy.idle_state()
             answered = idle.exhausted_at > asked_at
-            if idle.open == 0 and idle.exhausted and answered:
+            if commanded and idle.open == 0 and idle.exhausted and answered:
                 return True
             if idle.open == 0 and (answered or pause >= 1.0):
                 # The answer is about an older plan, or the leader that was asked is gone: ask again.

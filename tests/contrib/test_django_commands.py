@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import pathlib
 import signal
@@ -18,6 +19,7 @@ from django.core.management import CommandError, call_command
 
 from elk_coordinator import AdminClient, CreatePartition, RedisDataStore, StrategyType, create_strategy
 from elk_coordinator.contrib.django import build, get_admin
+from elk_coordinator.contrib.django.management.commands.elk_worker import log_without_settings
 from elk_coordinator.errors import StateError
 from elk_coordinator.testing import wait_until
 from tests.contrib.djsite.shelf.models import Book
@@ -138,6 +140,21 @@ def test_a_worker_whose_partitions_fail_ends_with_three(manage: Manage) -> None:
     worker = manage("elk_worker", "default", "--until-done", TEST_SITE_BREAKS="1")
     text, _ = worker.communicate(timeout=40)
     assert worker.returncode == 3 and "0 partitions completed, 1 failed" in text, text
+    # The settings say nothing of logging: whoever looks at the terminal is told the reason all the same.
+    assert "ValueError" in text and "failed for good" in text and "INFO" not in text, text
+
+
+@pytest.mark.parametrize("name", ["", "elk_coordinator"])
+def test_logging_of_the_settings_is_left_as_it_is(name: str) -> None:
+    chosen, ours = logging.getLogger(name), logging.getLogger("elk_coordinator")
+    handler = logging.StreamHandler()
+    chosen.addHandler(handler)
+    try:
+        before = list(ours.handlers), ours.level
+        log_without_settings(2)
+        assert (list(ours.handlers), ours.level) == before
+    finally:
+        chosen.removeHandler(handler)
 
 
 def test_a_worker_drains_at_the_first_signal(manage: Manage, database: str) -> None:

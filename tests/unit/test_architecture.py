@@ -30,12 +30,13 @@ RANKS = {
     "admin": 4,
     "observability": 4,
     "assembly": 5,
-    "coordinator": 6,
-    "": 7,  # elk_coordinator/__init__.py, the public names
-    "testing": 8,
-    "contrib": 9,  # the frameworks' test helpers are run_inline under another roof
-    "cli": 10,  # shares the loop of a worker with contrib; the demo starts a server by elk_coordinator.testing
-    "__main__": 11,
+    "view": 6,
+    "coordinator": 7,
+    "": 8,  # elk_coordinator/__init__.py, the public names
+    "testing": 9,
+    "contrib": 10,  # the frameworks' test helpers are run_inline under another roof
+    "cli": 11,  # shares the loop of a worker with contrib; the demo starts a server by elk_coordinator.testing
+    "__main__": 12,
 }
 #: May be imported inside a function, since it may be absent; everything else stands at the top.
 OPTIONAL = {"django", "flask", "sqlalchemy", "hiredis", "psycopg", "psycopg2", "fakeredis", "gevent", "uwsgi", "tomli"}
