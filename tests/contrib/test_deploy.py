@@ -97,6 +97,9 @@ def test_every_probe_asks_for_a_path_and_port_that_exist() -> None:
         assert asked["path"] in paths and asked["port"] == port["name"]
     (endpoint,) = kind("PodMonitor")["spec"]["podMetricsEndpoints"]
     assert endpoint["path"] in paths and endpoint["port"] == port["name"]
+    (endpoint,), (served,) = kind("ServiceMonitor")["spec"]["endpoints"], kind("Service")["spec"]["ports"]
+    assert endpoint["path"] in paths and endpoint["port"] == served["name"]
+    assert (served["targetPort"], served["port"]) == (port["name"], port["containerPort"])
 
 
 def test_kubernetes_runs_a_command_that_elk_understands_with_what_is_defined_beside_it() -> None:
@@ -114,6 +117,9 @@ def test_every_selector_finds_the_pods() -> None:
     labels = kind("Deployment")["spec"]["template"]["metadata"]["labels"]
     for name in ("Deployment", "PodDisruptionBudget", "PodMonitor"):
         assert kind(name)["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    service = kind("Service")
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert kind("ServiceMonitor")["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
 
 
 def test_no_container_runs_as_root() -> None:
