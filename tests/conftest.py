@@ -39,6 +39,9 @@ _stderr = -1
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A script that starts the tests with "&" has SIGINT ignored, and every process of the tests would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     global _stderr
     _stderr = os.dup(2)
 
