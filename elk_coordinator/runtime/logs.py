@@ -13,7 +13,8 @@ from typing import Any, Dict, Mapping, Optional
 FIELDS = (
     "namespace", "worker_id", "role", "event", "partition_id", "token", "term", "attempt", "command_id",
 )  # fmt: skip
-_PASSWORD = re.compile(r"(://[^/\s:@]*):[^/\s@]+@")
+#: Up to the last "@" before the path, as a URL is read: a password may hold one, and so may a user name.
+_PASSWORD = re.compile(r"(://[^/\s\":]*):[^/\s\"]+@")
 
 
 def mask(text: str) -> str:

@@ -18,7 +18,7 @@ from elk_coordinator.errors import ConfigError
 from elk_coordinator.observability import log_format
 from elk_coordinator.observability.log_format import JsonFormatter, TextFormatter
 from elk_coordinator.protocols import EVENT_KINDS
-from elk_coordinator.runtime.logs import FIELDS, BoundLogger, about, role_of
+from elk_coordinator.runtime.logs import FIELDS, BoundLogger, about, mask, role_of
 
 PACKAGE = pathlib.Path(elk_coordinator.__file__).parent
 DOCS = PACKAGE.parent / "docs" / "logging.rst"
@@ -229,6 +229,16 @@ def test_lines_for_people_mask_passwords_too() -> None:
     record = logging.LogRecord("shop", logging.ERROR, "f.py", 1, "no redis://me:hunter2@host:1/0", (), None)
     line = TextFormatter().format(record)
     assert line.endswith("ERROR   %s shop: no redis://me:***@host:1/0" % threading.current_thread().name)
+
+
+@pytest.mark.parametrize("url, shown", [
+    ("redis://:p@ss@host:1/0", "redis://:***@host:1/0"), ("redis://me:a@b:c@host", "redis://me:***@host"),
+    ("mysql://me@corp.org:pw@host/db", "mysql://me@corp.org:***@host/db"),
+    ("redis://host:6379/0 told a@b", "redis://host:6379/0 told a@b"),
+    ("redis://host:1,redis://me:pw@host:2", "redis://host:1,redis://me:***@host:2"),
+])  # fmt: skip
+def test_the_whole_password_is_masked_also_one_that_holds_the_sign_before_the_host(url: str, shown: str) -> None:
+    assert mask(url) == shown
 
 
 @pytest.mark.parametrize("given, environ, name", [
