@@ -22,7 +22,9 @@ def single(value: Any) -> Series:
 
 def fingerprint(settings: Mapping[str, Any]) -> int:
     """Return 32 bits of *settings*: equal settings have equal numbers, on every host and Python."""
-    return zlib.crc32(json.dumps(settings, sort_keys=True).encode("ascii"))
+    # 30 and 30.0 are one setting: from Python it may be an int, from the environment or a default it is a float.
+    alike = {name: float(value) if type(value) is int else value for name, value in settings.items()}
+    return zlib.crc32(json.dumps(alike, sort_keys=True).encode("ascii"))
 
 
 def worker_state(info: Mapping[str, Any]) -> str:

@@ -776,6 +776,7 @@ def test_equal_settings_have_equal_numbers_and_others_do_not() -> None:
     settings = {"lease": 30.0, "strategy": "hash", "archive_keep": None}
     assert fingerprint(settings) == fingerprint(dict(reversed(list(settings.items())))) == 4011856180
     assert fingerprint(dict(settings, lease=31.0)) != fingerprint(settings)
+    assert fingerprint(dict(settings, lease=30)) == fingerprint(settings), "seconds given as an int"
 
 
 def test_an_applications_registry_shows_all_coordinators_each_family_once(clock: ManualClock) -> None:
