@@ -290,12 +290,12 @@ class Survey:
     backlog_items: Optional[int] = None
     oldest_pending_timestamp_seconds: Optional[float] = None
     completed_watermark: Optional[int] = None
-    gaps: int = 0
-    gap_items: int = 0
-    archive_partitions: int = 0
-    archive_bytes: int = 0
+    gaps: Optional[int] = None
+    gap_items: Optional[int] = None
+    archive_partitions: Optional[int] = None
+    archive_bytes: Optional[int] = None
     estimated_completion_timestamp_seconds: Optional[float] = None
-    commands_queued: int = 0
+    commands_queued: Optional[int] = None
 
 
 class Outcome(enum.Enum):

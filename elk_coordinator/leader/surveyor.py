@@ -42,8 +42,8 @@ class Surveyor:
         self._done.clear()
         self._last = None
 
-    def look(self, stats: PartitionStats, workers: List[WorkerInfo]) -> Optional[Survey]:
-        """Return what there is to see beside *stats*; None when the store refuses it, which is logged once.
+    def look(self, stats: PartitionStats, workers: List[WorkerInfo]) -> Survey:
+        """Return what there is to see beside *stats*; of what the store refuses nothing, which is logged once.
 
         :raises StoreUnavailable: the store does not answer.
         """
@@ -60,7 +60,7 @@ class Surveyor:
             if not self._refused:
                 self._logger.warning("some metrics are missing, the store refuses what they are read by: %s", exc)
             self._refused = True
-            return None
+            return Survey(workers=workers)
         gaps = list(holes(ranges))
         survey = Survey(
             pending=work.pending(stats.pending),

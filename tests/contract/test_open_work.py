@@ -10,7 +10,7 @@ import pytest
 from elk_coordinator.admin.service import AdminService
 from elk_coordinator.errors import StoreError, StoreUnavailable
 from elk_coordinator.leader.surveyor import Surveyor
-from elk_coordinator.model import CreatePartition, Outcome, PartitionStats, StrategyType
+from elk_coordinator.model import CreatePartition, Outcome, PartitionStats, StrategyType, Survey
 from elk_coordinator.partition import survey as module
 from elk_coordinator.partition.survey import OpenWork
 from elk_coordinator.testing import ManualClock
@@ -168,7 +168,7 @@ def test_nothing_is_asked_for_a_minute_while_nothing_is_open_and_no_count_moves(
                                  (54, stats(6, 0), 3), (2, stats(6, 0), 4), (1, stats(7, 0), 5)):  # fmt: skip
         clock.advance(float(seconds))
         survey = surveyor.look(seen, ["w"])  # type: ignore[list-item]
-        assert survey is not None and survey.workers == ["w"]
+        assert survey.workers == ["w"]
         assert len(asked) == looks, (seconds, seen)
     surveyor.forget()
     surveyor.look(stats(7, 0), [])
@@ -184,7 +184,9 @@ def test_a_survey_that_is_refused_is_told_once_and_disturbs_nobody(
     surveyor = Surveyor(strategy, ManualClock(), LOGGER)
     monkeypatch.setattr(strategy, "open_work", refused)
     with caplog.at_level(logging.WARNING, "elk_coordinator"):
-        assert surveyor.look(stats(1), []) is surveyor.look(stats(1), []) is None
+        for _ in range(2):
+            # The fleet is seen all the same: notifications live by it.
+            assert surveyor.look(stats(1), ["w"]) == Survey(workers=["w"])  # type: ignore[list-item]
     assert len([r for r in caplog.records if "some metrics are missing" in r.message]) == 1
 
     def away() -> OpenWork:
