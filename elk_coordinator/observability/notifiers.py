@@ -82,6 +82,10 @@ class Unverified(DeliveryError):
     """The other side cannot prove who it is; nothing was sent."""
 
 
+class Partly(DeliveryError):
+    """Accepted for some and refused for others: not tried again, or the first would be told again and again."""
+
+
 # ---------------------------------------------------------------- bodies
 
 
@@ -328,7 +332,7 @@ class SmtpNotifier:
     def send(self, notification: Notification) -> None:
         """Mail it to every recipient.
 
-        :raises DeliveryError: it was not accepted, or not for all of them.
+        :raises Partly: some of them were refused; the others have it. :raises DeliveryError: it was not accepted.
         """
         refused: List[str] = []
         try:
@@ -343,7 +347,7 @@ class SmtpNotifier:
         except (OSError, ValueError) as exc:  # SMTPException is an OSError
             raise _failure(exc) from None
         if refused:
-            raise DeliveryError("refused for %d of %d recipients" % (len(refused), len(self._recipients)))
+            raise Partly("refused for %d of %d recipients" % (len(refused), len(self._recipients)))
 
     def _connect(self) -> smtplib.SMTP:
         if self._security == TLS:

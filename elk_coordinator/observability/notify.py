@@ -14,7 +14,7 @@ import attr
 
 from elk_coordinator.errors import ConfigError
 from elk_coordinator.observability.conditions import Judge, Look, NotificationRules
-from elk_coordinator.observability.notifiers import DeliveryError, Notification
+from elk_coordinator.observability.notifiers import DeliveryError, Notification, Partly
 from elk_coordinator.protocols import CoordinatorView, Event
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.threads import Role
@@ -95,6 +95,8 @@ class Sender(Role):
         #: Failures since the last success, and whether the queue was told to be full since then.
         self.streak = 0
         self._full = False
+        #: A delivery in part was logged since the last whole one.
+        self._partly = False
 
     def put(self, notification: Notification) -> None:
         """Have it sent; never waits."""
@@ -149,6 +151,12 @@ class Sender(Role):
         name = name_of(self._notifier)
         try:
             self._notifier.send(notification)
+        except Partly as exc:
+            if not self._partly:
+                self._logger.warning("notifications: %s failed in part, is not tried again: %s", name, exc)
+            self.streak, self._full, self._partly = 0, False, True
+            self._count("failed", 1)
+            return True
         except BaseException as exc:
             # SystemExit and friends too: a notifier ends no thread of ours. The text of a foreign error may hold a
             # secret, its class does not.
@@ -159,7 +167,7 @@ class Sender(Role):
             return False
         if self.streak:
             self._logger.info("notifications: %s works again after %d failures", name, self.streak)
-        self.streak, self._full = 0, False
+        self.streak, self._full, self._partly = 0, False, False
         self._count("sent", 1)
         return True
 

@@ -27,6 +27,7 @@ from elk_coordinator.observability.notifiers import (
     FORMATS,
     DeliveryError,
     Notification,
+    Partly,
     SmtpNotifier,
     Unverified,
     WebhookNotifier,
@@ -317,6 +318,7 @@ class Mails(socketserver.ThreadingTCPServer):
         self.hang = False
         self.offers: List[str] = []
         self.refuse: Dict[str, str] = {}
+        self.refuse_recipient = ""
         self.context: Any = None
         self.said: List[str] = []
         self.mails: List[str] = []
@@ -348,7 +350,9 @@ class Mail(socketserver.StreamRequestHandler):
                 return
             server.said.append(line)
             verb = line.split()[0].upper()
-            if verb in server.refuse:
+            if verb == "RCPT" and server.refuse_recipient and server.refuse_recipient in line:
+                self.reply("550 nobody")
+            elif verb in server.refuse:
                 self.reply(server.refuse[verb])
             elif verb == "EHLO":
                 names = ["stand-in", *server.offers]
@@ -440,6 +444,12 @@ def test_tls_from_the_first_byte(mails: Mails, tmp_path: pathlib.Path) -> None:
 def test_what_the_server_refuses_is_a_failure(mails: Mails, verb: str, answer: str, said: str) -> None:
     mails.refuse[verb] = answer
     assert said in str(fails(mails.notifier()))
+
+
+def test_a_mail_that_some_recipients_got_is_told_apart(mails: Mails) -> None:
+    mails.refuse_recipient = "b@example.org"
+    assert str(fails(mails.notifier())) == "refused for 1 of 2 recipients" and len(mails.mails) == 1
+    assert isinstance(fails(mails.notifier()), Partly)
 
 
 def test_a_wrong_password_is_a_failure_without_the_password(mails: Mails, tmp_path: pathlib.Path) -> None:

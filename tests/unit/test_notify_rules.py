@@ -14,7 +14,7 @@ from elk_coordinator.errors import ConfigError
 from elk_coordinator.model import Survey, WorkerInfo
 from elk_coordinator.observability import notify as notify_module
 from elk_coordinator.observability.conditions import Judge, Look, NotificationRules, minutes
-from elk_coordinator.observability.notifiers import DeliveryError, Notification
+from elk_coordinator.observability.notifiers import DeliveryError, Notification, Partly
 from elk_coordinator.observability.notify import Notify, Sender, Watch, build_roles
 from elk_coordinator.protocols import Event
 from elk_coordinator.testing import ManualClock
@@ -405,6 +405,18 @@ def test_the_watch_hears_of_gaps_with_data_and_of_the_planner() -> None:
     sender = bench.senders[0]
     assert [n.rule for n in sender._waiting] == ["planner_errors", "gap_found"]
     assert sender._waiting[1].details["gaps"] == 1, "an empty one is no news"
+
+
+def test_what_some_recipients_got_is_not_sent_to_them_again(caplog: pytest.LogCaptureFixture) -> None:
+    box = Box(Partly("refused for 1 of 2 recipients"), Partly("refused for 1 of 2 recipients"))
+    bench = Bench(box)
+    sender = bench.senders[0]
+    with caplog.at_level(logging.INFO, "elk_coordinator"):
+        for number in range(3):
+            sender.put(note(number))
+            assert sender.run_once() == 0.0
+    assert box.tries == 3 and not sender._waiting and bench.counts == {"failed": 2, "sent": 1}
+    assert len([r for r in caplog.records if "failed in part" in r.message]) == 1
 
 
 def test_a_failing_notifier_is_tried_again_and_logged_once_per_streak(caplog: pytest.LogCaptureFixture) -> None:
