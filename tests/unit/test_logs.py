@@ -17,8 +17,10 @@ import elk_coordinator
 from elk_coordinator.errors import ConfigError
 from elk_coordinator.observability import log_format
 from elk_coordinator.observability.log_format import JsonFormatter, TextFormatter
+from elk_coordinator.observability.notify import SENDERS
 from elk_coordinator.protocols import EVENT_KINDS
 from elk_coordinator.runtime.logs import FIELDS, BoundLogger, about, mask, role_of
+from elk_coordinator.runtime.threads import Role
 
 PACKAGE = pathlib.Path(elk_coordinator.__file__).parent
 DOCS = PACKAGE.parent / "docs" / "logging.rst"
@@ -140,6 +142,15 @@ def test_every_field_and_event_that_the_code_gives_a_record_is_a_known_one() -> 
                 fields |= {keyword.arg for keyword in node.keywords if keyword.arg}
     assert len(events) > 15 and events <= set(EVENT_KINDS)
     assert {"partition_id", "token", "term", "command_id"} <= fields <= set(FIELDS)
+
+
+def test_the_documentation_names_every_role() -> None:
+    import elk_coordinator.assembly  # noqa: F401  (every role is imported by it)
+
+    ours = [cls for cls in Role.__subclasses__() if cls.__module__.startswith("elk_coordinator.")]
+    names = {cls.__dict__["name"] for cls in ours if "name" in cls.__dict__} | {role_of("elk-%s-x" % SENDERS[0])}
+    told = DOCS.read_text(encoding="utf-8").partition("* - ``role``")[2].partition("* - ")[0]
+    assert names - set(re.findall("``([a-z]+)``", told)) == set() and len(names) >= 11
 
 
 def test_the_page_describes_every_field_and_no_other() -> None:
