@@ -7,6 +7,7 @@ would say different things under the same name and labels.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from typing import Any, Dict, List, MutableMapping, Tuple
@@ -16,6 +17,15 @@ from elk_coordinator.observability.metrics import Metrics
 
 _lock = threading.Lock()
 _merged: "MutableMapping[Any, Merged]" = weakref.WeakKeyDictionary()
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # the old one may have been held by a thread of the parent
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Merged:
@@ -30,8 +40,9 @@ class Merged:
 
     def collect(self) -> List[Any]:
         """Return the families of all members, each once."""
-        with _lock:
-            members = list(self.members)
+        # A forked child has what was registered before the fork, but the coordinator lives in the parent: its numbers
+        # stand still here, and a lock of it may have been held at the fork, for ever. So neither is touched, nor ours.
+        members = [member for member in list(self.members) if member.pid == os.getpid()]
         out: Dict[Tuple[str, str], Any] = {}
         for member in members:
             for family in member.collect():

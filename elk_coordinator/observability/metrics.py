@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import platform
 import threading
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, TypeVar, Union
@@ -105,6 +106,8 @@ class Metrics(Listener):
         #: Gauges without labels of their own, by family: what is set here stays until it is set again.
         self._set: Dict[str, float] = dict(settings or {})
         self.namespace = namespace
+        #: The process that counts.
+        self.pid = os.getpid()
         #: token -> monotonic seconds of the start; tokens are unique in the namespace.
         self._started: Dict[int, float] = {}
         # What can be foreseen begins at zero, so that a first increment shows in ``rate()``.

@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -802,3 +803,27 @@ def test_an_applications_registry_shows_all_coordinators_each_family_once(clock:
         assert P not in generate_latest(registry).decode()
     with pytest.raises(ConfigError, match="registry: must be a CollectorRegistry"):
         merged.register(first, "prometheus")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_shows_nothing_of_its_parents_coordinator_and_waits_for_no_lock(clock: ManualClock) -> None:
+    registry = CollectorRegistry()
+    inherited = Metrics("orders", "w1", clock)
+    merged.register(inherited, registry)
+    reading, writing = os.pipe()
+    with inherited._lock, merged._lock:  # as threads of the parent may hold them at the moment of the fork
+        child = os.fork()
+        if child == 0:
+            try:
+                signal.alarm(10)
+                merged.register(Metrics("own", "w2", clock), registry)
+                os.write(writing, generate_latest(registry)[:60000])
+            finally:
+                os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        text = pipe.read().decode()
+    assert os.waitpid(child, 0)[1] == 0, "it hung"
+    assert 'coordinator="own"' in text and 'coordinator="orders"' not in text
+    assert 'coordinator="orders"' in generate_latest(registry).decode()
