@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Dict, List, Optional
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -67,6 +68,7 @@ class CoordinatorsAdmin(admin.ModelAdmin):
 
     def action_view(self, request: HttpRequest, alias: str, action: str) -> HttpResponse:
         """Queue what a button asks for, then show the page again."""
+        alias = unquote(alias)  # an alias may have a "/" in it
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         if not request.user.has_perm(PERMISSION):
@@ -97,7 +99,7 @@ def _aliases() -> List[str]:
 
 def look(alias: str) -> Dict[str, Any]:
     """Return what the page shows of one coordinator; with ``error`` instead when it cannot be asked."""
-    shown: Dict[str, Any] = {"alias": alias}
+    shown: Dict[str, Any] = {"alias": alias, "quoted": quote(alias)}
     try:
         with conf.get_admin(alias) as service:
             state = service.status()
