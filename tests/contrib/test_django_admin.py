@@ -161,3 +161,13 @@ def settings_of(site: None) -> Iterator[Callable[[str], None]]:
     yield rename
     while overrides:
         overrides.pop().disable()
+
+
+def test_a_store_function_that_raises_is_said_on_the_page_without_its_text(configure: Callable[..., None]) -> None:
+    def store() -> Any:
+        raise KeyError("redis://:secret@host")
+
+    configure(REDIS_URL=None, STORE=store)
+    page = logged_in("staff", is_staff=True).get(PAGE)
+    assert page.status_code == 200
+    assert "It cannot be asked: KeyError" in page.content.decode() and "secret" not in page.content.decode()

@@ -6,6 +6,7 @@ Plain forms, so that it works without JavaScript.
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Dict, List, Optional
 
 from django.contrib import admin, messages
@@ -19,6 +20,8 @@ from elk_coordinator.contrib.django import conf
 from elk_coordinator.contrib.django.models import Coordinators
 from elk_coordinator.errors import ConfigError, ElkError
 from elk_coordinator.model import PartitionFilter, PartitionStatus
+
+_logger = logging.getLogger("elk_coordinator.contrib.django")
 
 PERMISSION = "elk_coordinator.operate"
 #: Failed partitions shown of each coordinator; "retry all" means all there are.
@@ -116,6 +119,10 @@ def look(alias: str) -> Dict[str, Any]:
             )
     except ElkError as exc:
         shown["error"] = str(exc)
+        return shown
+    except Exception as exc:  # the function behind STORE is the user's; its text may hold a password
+        _logger.exception("coordinator %r cannot be shown", alias)
+        shown["error"] = "It cannot be asked: %s; the log has the rest" % type(exc).__name__
         return shown
     counts = state["partitions"]
     total = counts["total"] or 1
