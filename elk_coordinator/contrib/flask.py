@@ -108,11 +108,14 @@ class Settings:
             raise ConfigError("%sCIRCUIT_BREAKER and its parts: give the one or the others, not both" % PREFIX)
         if breaker:
             values["circuit_breaker"] = breaker
+        namespace = options.pop("namespace", config.get(PREFIX + "NAMESPACE"))
+        redis_url = options.pop("redis_url", config.get(PREFIX + "REDIS_URL")) or DEFAULT_URL
+        # Refused here, in the factory; nothing connects before its first use.
+        RedisDataStore.from_url(redis_url).close()
         values.update(options)
-        namespace = config.get(PREFIX + "NAMESPACE")
         return cls(
             namespace=None if namespace is None else check_namespace(namespace),
-            redis_url=config.get(PREFIX + "REDIS_URL") or DEFAULT_URL,
+            redis_url=redis_url,
             config=CoordinatorConfig.from_mapping(values),
         )
 

@@ -84,6 +84,7 @@ def test_keys_of_the_config_become_options_as_text_or_as_values() -> None:
         ({"ELK_TASK_WINDOW_SIZE": "many"}, "ELK_TASK_WINDOW_SIZE"),
         ({"ELK_TASK_WINDOWSIZE": 3}, "did you mean ELK_TASK_WINDOW_SIZE"),
         ({"ELK_NAMESPACE": "with space"}, "namespace"),
+        ({"ELK_REDIS_URL": "localhost:6379"}, "Redis URL"),
         ({"ELK_CIRCUIT_BREAKER": None, "ELK_CIRCUIT_BREAKER_OPEN_TIMEOUT": 1}, "not both"),
     ],
 )
@@ -96,6 +97,13 @@ def test_a_wrong_setting_is_refused_by_the_factory_and_named(config: Dict[str, A
 
 def test_keys_that_others_use_with_the_same_letters_are_left_alone() -> None:
     assert Settings.read({"ELK_HOST": "logs.example", "ELK_KIBANA_URL": "http://k"}).namespace is None
+
+
+def test_namespace_and_url_may_be_given_to_the_extension_and_go_before_the_config(app: Flask) -> None:
+    elk = Elk(app, count, Hundred(), namespace="mine", redis_url="redis://db:1/2")
+    settings = elk.settings(app)
+    assert (settings.namespace, settings.redis_url) == ("mine", "redis://db:1/2")
+    assert elk.coordinator(app).namespace == "mine"
 
 
 # -- the factory
