@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -270,6 +271,33 @@ def test_after_a_fork_the_child_gets_a_coordinator_of_its_own(app: Flask) -> Non
     assert status == 0
     assert elk.coordinator(app) is parents
     assert elk.stop(app)
+
+
+def test_the_first_two_threads_behind_a_fork_get_the_same_coordinator(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Built by the application's process, asked for in two requests of a forked one that come at the same moment.
+    elk = Elk(app, count, Hundred(), store=MemoryDataStore(), **QUIET)
+    parents, pid = elk.coordinator(app), os.getpid()
+    both, found = threading.Barrier(2), []  # type: threading.Barrier, List[Coordinator]
+
+    def getpid() -> int:
+        if threading.current_thread().name == "request" and not both.broken:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(2)
+            both.abort()
+        return pid + 1
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getpid", getpid)
+        requests = [
+            threading.Thread(target=lambda: found.append(elk.coordinator(app)), name="request") for _ in range(2)
+        ]
+        for each in requests:
+            each.start()
+        for each in requests:
+            each.join()
+    assert len(found) == 2 and found[0] is found[1] and found[0] is not parents
 
 
 # -- the mounted HTTP app
