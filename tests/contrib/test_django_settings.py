@@ -44,6 +44,7 @@ def test_good_settings_are_not_complained_about() -> None:
         ({"NAMESPACE": "a b"}, "elk.E003", "letters, digits"),
         ({"REDIS_URL": None}, "elk.E004", "give REDIS_URL"),
         ({"STORE": TASKS + "broken"}, "elk.E005", "cannot be imported"),
+        ({"REDIS_URL": None, "STORE": "redis://:secret@h/0"}, "elk.E005", "STORE: a URL is no dotted path; that of"),
         ({"REDIS_URL": "http://localhost"}, "elk.E004", "REDIS_URL: "),
         ({"PROCESSOR": TASKS + "Doubel"}, "elk.E005", "cannot be imported"),
         ({"PROCESSOR": "Double"}, "elk.E005", "'Double' cannot be imported"),

@@ -133,6 +133,9 @@ class Entry:
         given = self.values.get(key)
         if not isinstance(given, str):
             return given
+        if "://" in given:
+            # Not shown: it may hold a password.
+            raise ConfigError("%s: %s: a URL is no dotted path; that of the store belongs to REDIS_URL" % (self.where, key))
         try:
             return import_string(given)
         except ImportError as exc:
