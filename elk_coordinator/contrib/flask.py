@@ -161,7 +161,7 @@ class AppPlanner:
 
 
 class _State:
-    """What belongs to one application in one process: kept in ``app.extensions``, so that an Elk holds no application."""
+    """What belongs to one application in one process: in ``app.extensions``, so that an Elk holds no application."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()

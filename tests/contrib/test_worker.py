@@ -13,7 +13,6 @@ from elk_coordinator.contrib import _worker
 from elk_coordinator.errors import StoreError
 from elk_coordinator.store.memory_store import MemoryDataStore
 
-
 QUIET: Any = {"metrics_enabled": False, "stop_timeout": 1.0, "heartbeat_interval": 1.0, "strategy": "simple"}
 
 

@@ -135,7 +135,8 @@ class Entry:
             return given
         if "://" in given:
             # Not shown: it may hold a password.
-            raise ConfigError("%s: %s: a URL is no dotted path; that of the store belongs to REDIS_URL" % (self.where, key))
+            rule = "a URL is no dotted path; that of the store belongs to REDIS_URL"
+            raise ConfigError("%s: %s: %s" % (self.where, key, rule))
         try:
             return import_string(given)
         except ImportError as exc:
