@@ -89,7 +89,7 @@ def test_rows_that_a_replica_does_not_have_yet_are_handled_all_the_same(
         queryset = "shelf.Book"
 
         def handle(self, rows: Any, ctx: Any) -> int:
-            return len([row for row in rows])
+            return len(list(rows))
 
     fill(1, 2, 3)
     (tmp_path / "replica.db").write_bytes(migrated)
