@@ -9,7 +9,7 @@ import sys
 from typing import Callable, NoReturn, Optional
 
 from elk_coordinator import Coordinator, create_strategy
-from elk_coordinator.errors import ElkError
+from elk_coordinator.errors import ElkError, StateError
 from elk_coordinator.model import HELD, MAX_BATCH, Outcome, PartitionFilter, PartitionStats, Report
 from elk_coordinator.runtime.signals import StopSignals, on_stop
 from elk_coordinator.runtime.threads import spawn
@@ -71,7 +71,8 @@ def run_worker(
     :param done: is given the last counts when the work was done.
     :return: 0; 1 when not everything ended in time; 3 when the work is done and partitions failed; 128 + the signal's
         number when *until_done* was broken off.
-    :raises ElkError: the coordinator could not start; nothing runs.
+    :raises ElkError: the coordinator could not start, or under *until_done* whether all is done could not be found out;
+        nothing runs.
     :raises StateError: called from another thread than the main one.
     """
     say = note or _to_stderr
@@ -79,12 +80,16 @@ def run_worker(
     with on_stop(signals.put):
         coordinator.start()
         say("%s: worker %s runs; %s" % (coordinator.namespace, coordinator.worker_id, _where(coordinator)))
-        if until_done:
-            Errand("wait", coordinator.wait_idle, lambda: signals.put(IDLE))
+        wait = Errand("wait", coordinator.wait_idle, lambda: signals.put(IDLE)) if until_done else None
         signum = signals.wait() or IDLE
         stats: Optional[PartitionStats] = None
         try:
-            if signum == IDLE:
+            if wait is not None and signum == IDLE:
+                # It may have ended without an answer, and then nothing is known to be done.
+                if wait.error is not None:
+                    raise wait.error
+                if not wait.result:
+                    raise StateError("the coordinator was stopped before the work was done")
                 stats = coordinator.strategy.get_partition_stats()
             else:
                 say("signal %d: finishing what runs; another signal stops at once" % signum)
@@ -126,7 +131,13 @@ def _drain(coordinator: Coordinator, signals: StopSignals, say: Note) -> bool:
 
 def _exit_now(coordinator: Coordinator, signum: int, say: Note) -> NoReturn:
     """Give back what is held if the store answers quickly, then leave without waiting for anybody."""
-    say("signal %d again: stopping at once" % signum)
+
+    def tell(text: str) -> None:
+        # The terminal may be gone; what is held is given back all the same.
+        with contextlib.suppress(OSError, ValueError):
+            say(text)
+
+    tell("signal %d again: stopping at once" % signum)
     strategy = coordinator.strategy
     try:
         # Connections of our own: those of the coordinator may be in the middle of something.
@@ -141,10 +152,11 @@ def _exit_now(coordinator: Coordinator, signum: int, say: Note) -> NoReturn:
             if leader is not None and leader[0] == me:
                 own.store.release_lock("leader", leader[1])
             own.store.forget(me)
-            say("gave back %d partition%s" % (len(held), "" if len(held) == 1 else "s"))
+            tell("gave back %d partition%s" % (len(held), "" if len(held) == 1 else "s"))
     except ElkError as exc:
-        say("could not give back what is held, its leases will run out: %s" % " ".join(str(exc).split()))
+        tell("could not give back what is held, its leases will run out: %s" % " ".join(str(exc).split()))
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # closed, or None
+                stream.flush()
         os._exit(128 + signum)

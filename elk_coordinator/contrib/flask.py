@@ -108,11 +108,14 @@ class Settings:
             raise ConfigError("%sCIRCUIT_BREAKER and its parts: give the one or the others, not both" % PREFIX)
         if breaker:
             values["circuit_breaker"] = breaker
+        namespace = options.pop("namespace", config.get(PREFIX + "NAMESPACE"))
+        redis_url = options.pop("redis_url", config.get(PREFIX + "REDIS_URL")) or DEFAULT_URL
+        # Refused here, in the factory; nothing connects before its first use.
+        RedisDataStore.from_url(redis_url).close()
         values.update(options)
-        namespace = config.get(PREFIX + "NAMESPACE")
         return cls(
             namespace=None if namespace is None else check_namespace(namespace),
-            redis_url=config.get(PREFIX + "REDIS_URL") or DEFAULT_URL,
+            redis_url=redis_url,
             config=CoordinatorConfig.from_mapping(values),
         )
 
@@ -158,11 +161,10 @@ class AppPlanner:
 
 
 class _State:
-    """What belongs to one application: kept in ``app.extensions``, so that an Elk holds no application."""
+    """What belongs to one application in one process: in ``app.extensions``, so that an Elk holds no application."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.pid = os.getpid()
         self.coordinator: Optional[Coordinator] = None
         self.own_store: Optional[RedisDataStore] = None
         #: The application over a coordinator, for mount().
@@ -207,7 +209,9 @@ class Elk:
             raise StateError("%s: this application has an Elk already" % app.name)
         self.settings(app)
         app.extensions[EXTENSION] = self
-        app.extensions[EXTENSION + ".state"] = _State()
+        #: By pid: after a fork nothing of the parent's is touched, whose lock one of its threads may have held.
+        states: Dict[int, _State] = {}
+        app.extensions[EXTENSION + ".states"] = states
         app.cli.add_command(elk_commands)
 
     # ---------------------------------------------------------------- the work
@@ -252,9 +256,6 @@ class Elk:
         """
         app = _application(app)
         state = _state(app)
-        if state.pid != os.getpid():
-            # The parent's threads stayed there, and one may have held the lock: nothing of the old state is touched.
-            state = app.extensions[EXTENSION + ".state"] = _State()
         with state.lock:
             if state.coordinator is None or state.coordinator.health().state == "stopped":
                 state.coordinator = self._build(app, state)
@@ -283,8 +284,6 @@ class Elk:
     def stop(self, app: Optional[Flask] = None, timeout: Optional[float] = None) -> bool:
         """Drain and end this process's coordinator, and close its connections; True when all ended in time."""
         state = _state(_application(app))
-        if state.pid != os.getpid():
-            return True
         with state.lock:
             clean = state.coordinator is None or state.coordinator.stop(timeout)
             if state.own_store is not None:
@@ -357,7 +356,7 @@ def _application(app: Optional[Flask]) -> Flask:
 
 def _state(app: Flask) -> _State:
     try:
-        state: _State = app.extensions[EXTENSION + ".state"]
+        states: Dict[int, _State] = app.extensions[EXTENSION + ".states"]
     except KeyError:
         raise StateError("%s has no Elk; call elk.init_app(app) first" % app.name) from None
-    return state
+    return states.setdefault(os.getpid(), _State())  # atomic: two threads get the same one

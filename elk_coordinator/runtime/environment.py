@@ -155,12 +155,18 @@ def _ask(module: Any, name: str) -> int:
         return 0
 
 
+def _command(path: str) -> str:
+    """Return the name of the program, or of the package under ``python -m``."""
+    folder, name = os.path.split(path)
+    return os.path.basename(folder) if name == "__main__.py" else name
+
+
 def _reloader(seen: Process) -> _Answer:
     words = list(seen.argv[1:])
     if "runserver" in words[:1] and "django" in seen.modules:
         watched, child = "--noreload" not in words, seen.environ.get("RUN_MAIN") == "true"
         name = "Django runserver"
-    elif "run" in words and seen.argv and os.path.basename(seen.argv[0]).startswith("flask"):
+    elif "run" in words and _command(seen.argv[0]).startswith("flask"):
         debug = "--debug" in words or seen.environ.get("FLASK_DEBUG", "").lower() in _TRUE
         watched = ("--reload" in words or debug) and "--no-reload" not in words
         child = seen.environ.get("WERKZEUG_RUN_MAIN") == "true"

@@ -67,8 +67,8 @@ def _credentials(text: str) -> Dict[str, Any]:
 
 
 def mask(url: str) -> str:
-    """Return *url* without its password, for logs and errors."""
-    return re.sub(r"(//[^/@:]*:)[^@]*@", r"\1***@", url)
+    """Return *url* without its passwords, for logs and errors: also one with an "@" in it, or given as a parameter."""
+    return re.sub(r"([?&][^=&]*password=)[^&]*", r"\1***", re.sub(r"(//[^/@:]*:).*@", r"\1***@", url))
 
 
 def from_url(url: str) -> ClientFactory:
@@ -93,6 +93,10 @@ def from_url(url: str) -> ClientFactory:
     except ConfigError:
         raise
     except (ValueError, TypeError) as exc:
+        if re.search(r"//[^@]*[/?#].*@", url):
+            # Cut there, a part of the password would be in the text of the error, as the port.
+            hint = "write '/', '?', '#' and '@' of a password as %2F, %3F, %23 and %40"
+            raise ConfigError("Redis URL %r is not usable: %s" % (mask(url), hint)) from None
         raise ConfigError("Redis URL %r is not usable: %s" % (mask(url), exc)) from exc
     raise ConfigError(
         "Redis URL %r: the scheme must be redis, rediss, unix, redis+sentinel or redis+cluster "

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import Any, Callable, Iterator
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.test import Client
+from django.test.utils import override_settings
 
 from elk_coordinator import Coordinator, CreatePartition, RedisDataStore, StrategyType, create_strategy
 from elk_coordinator.contrib.django import build, get_admin
@@ -128,3 +131,43 @@ def test_a_form_that_nobody_wrote_is_a_message(partition: str, failed: Coordinat
     client = logged_in("boss", is_staff=True, is_superuser=True)
     answer = client.post(PAGE + "default/retry/", {"partition": partition}, follow=True)
     assert answer.status_code == 200 and "errorlist" not in answer.content.decode() and newest() == []
+
+
+@pytest.mark.parametrize("alias", ["shop/orders", "a b", "x_2F", "50%", "?"])
+def test_an_alias_with_odd_letters_has_buttons_that_work(
+    alias: str, failed: Coordinator, settings_of: Callable[[str], None]
+) -> None:
+    settings_of(alias)
+    client = logged_in("boss", is_staff=True, is_superuser=True)
+    page = client.get(PAGE)
+    assert page.status_code == 200
+    actions = re.findall(r'action="([^"]*/pause/)"', page.content.decode())
+    assert len(actions) == 1
+    client.post(actions[0])
+    with get_admin(alias) as admin:
+        assert [command.kind for command in admin.commands()] == ["pause"]
+
+
+@pytest.fixture
+def settings_of(site: None) -> Iterator[Callable[[str], None]]:
+    """Return a function that gives the only coordinator of the settings another alias."""
+    overrides = []
+
+    def rename(alias: str) -> None:
+        override = override_settings(ELK_COORDINATOR={alias: settings.ELK_COORDINATOR["default"]})
+        override.enable()
+        overrides.append(override)
+
+    yield rename
+    while overrides:
+        overrides.pop().disable()
+
+
+def test_a_store_function_that_raises_is_said_on_the_page_without_its_text(configure: Callable[..., None]) -> None:
+    def store() -> Any:
+        raise KeyError("redis://:secret@host")
+
+    configure(REDIS_URL=None, STORE=store)
+    page = logged_in("staff", is_staff=True).get(PAGE)
+    assert page.status_code == 200
+    assert "It cannot be asked: KeyError" in page.content.decode() and "secret" not in page.content.decode()

@@ -14,13 +14,16 @@ import subprocess
 import sys
 from typing import Any, Callable, Dict, Iterator, List
 
+import attr
 import pytest
 from django.core.management import CommandError, call_command
 
 from elk_coordinator import AdminClient, CreatePartition, RedisDataStore, StrategyType, create_strategy
 from elk_coordinator.contrib.django import build, get_admin
+from elk_coordinator.contrib.django.commands import status_lines
 from elk_coordinator.contrib.django.management.commands.elk_worker import log_without_settings
 from elk_coordinator.errors import StateError
+from elk_coordinator.model import PartitionStats
 from elk_coordinator.testing import wait_until
 from tests.contrib.djsite.shelf.models import Book
 
@@ -232,3 +235,12 @@ def test_watch_shows_again_until_ctrl_c(manage: Manage) -> None:
         assert watching.returncode == 0 and "Traceback" not in text, text
     with pytest.raises(CommandError, match="--watch"):
         output("elk_status", watch=0.0)
+
+
+def test_what_workers_wrote_does_not_steer_the_terminal() -> None:
+    state = {
+        "namespace": "n", "strategy": "hash", "paused": False, "leader": None, "commands": 0,
+        "partitions": dict(attr.asdict(PartitionStats(pending=1)), total=1, completion_rate=0.0),
+        "breakers": [{"worker_id": "w", "state": "open", "reason": "ValueError: no\x1b[2J luck"}],
+    }  # fmt: skip
+    assert status_lines(state, [])[-1] == "  w  breaker open: ValueError: no?[2J luck"

@@ -6,6 +6,7 @@ import contextlib
 from typing import Any, Callable, Dict, List
 
 import pytest
+from django.conf import settings
 from django.core.checks import run_checks
 from django.test.utils import override_settings
 
@@ -43,6 +44,7 @@ def test_good_settings_are_not_complained_about() -> None:
         ({"NAMESPACE": "a b"}, "elk.E003", "letters, digits"),
         ({"REDIS_URL": None}, "elk.E004", "give REDIS_URL"),
         ({"STORE": TASKS + "broken"}, "elk.E005", "cannot be imported"),
+        ({"REDIS_URL": None, "STORE": "redis://:secret@h/0"}, "elk.E005", "STORE: a URL is no dotted path; that of"),
         ({"REDIS_URL": "http://localhost"}, "elk.E004", "REDIS_URL: "),
         ({"PROCESSOR": TASKS + "Doubel"}, "elk.E005", "cannot be imported"),
         ({"PROCESSOR": "Double"}, "elk.E005", "'Double' cannot be imported"),
@@ -130,3 +132,21 @@ def test_an_admin_without_a_store_is_a_typed_error_and_leaves_nothing_open(monke
     monkeypatch.setattr("elk_coordinator.contrib.django.conf.ANSWER_WITHIN", 0.2)
     with pytest.raises(StoreUnavailable):
         get_admin()
+
+
+@pytest.mark.parametrize("alias", [1, ""])
+def test_an_alias_that_is_no_text_is_explained(alias: Any) -> None:
+    entry = settings.ELK_COORDINATOR["default"]
+    with override_settings(ELK_COORDINATOR={alias: entry, 2: dict(entry, PROCESSOR=TASKS + "Other")}):
+        assert [(number, "an alias must be a text" in text) for number, text in found()] == [("elk.E001", True)]
+
+
+def test_a_store_that_is_an_object_is_not_closed_by_those_who_ask_it(configure: Callable[..., None]) -> None:
+    store = MemoryDataStore()
+    configure(REDIS_URL=None, STORE=store)
+    for _ in range(2):
+        opened = open_store()
+        opened.namespaced("any").get("x")
+        opened.close()
+    store.namespaced("any").get("x")
+    store.close()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
 import threading
 from typing import Any, Callable, Iterator, List, Tuple
 
 import pytest
 from django.core.management import call_command
 from django.db import connection, connections, transaction
-from django.test.utils import CaptureQueriesContext
+from django.test.utils import CaptureQueriesContext, override_settings
 
 from elk_coordinator.contrib.django import (
     DjangoDatabase,
@@ -69,6 +70,39 @@ def test_batches_and_checkpoints_let_an_interrupted_partition_go_on_where_it_was
     fill(*range(1, 11))
     result = run_coordinator(interrupt_after_checkpoints=1)
     assert set(Book.objects.values_list("visits", flat=True)) == {1} and result.processed == 10
+
+
+class ReadFromReplica:
+    """A router."""
+
+    def db_for_read(self, model: Any, **hints: Any) -> str:
+        return "replica"
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        return "default"
+
+
+def test_rows_that_a_replica_does_not_have_yet_are_handled_all_the_same(
+    migrated: bytes, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Count(QuerySetProcessor):
+        queryset = "shelf.Book"
+
+        def handle(self, rows: Any, ctx: Any) -> int:
+            return len(list(rows))
+
+    fill(1, 2, 3)
+    (tmp_path / "replica.db").write_bytes(migrated)
+    monkeypatch.setitem(
+        connections.settings, "replica", dict(connections.settings["default"], NAME=str(tmp_path / "replica.db"))
+    )
+    try:
+        with override_settings(DATABASE_ROUTERS=[ReadFromReplica()]):
+            assert Book.objects.count() == 0
+            assert run_inline(Count(), QuerySetPlanner("shelf.Book", using="default")).processed == 3
+    finally:
+        connections["replica"].close()
+        del connections["replica"]
 
 
 def test_a_batch_that_fails_leaves_nothing_of_itself() -> None:

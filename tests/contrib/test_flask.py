@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -84,6 +85,7 @@ def test_keys_of_the_config_become_options_as_text_or_as_values() -> None:
         ({"ELK_TASK_WINDOW_SIZE": "many"}, "ELK_TASK_WINDOW_SIZE"),
         ({"ELK_TASK_WINDOWSIZE": 3}, "did you mean ELK_TASK_WINDOW_SIZE"),
         ({"ELK_NAMESPACE": "with space"}, "namespace"),
+        ({"ELK_REDIS_URL": "localhost:6379"}, "Redis URL"),
         ({"ELK_CIRCUIT_BREAKER": None, "ELK_CIRCUIT_BREAKER_OPEN_TIMEOUT": 1}, "not both"),
     ],
 )
@@ -96,6 +98,13 @@ def test_a_wrong_setting_is_refused_by_the_factory_and_named(config: Dict[str, A
 
 def test_keys_that_others_use_with_the_same_letters_are_left_alone() -> None:
     assert Settings.read({"ELK_HOST": "logs.example", "ELK_KIBANA_URL": "http://k"}).namespace is None
+
+
+def test_namespace_and_url_may_be_given_to_the_extension_and_go_before_the_config(app: Flask) -> None:
+    elk = Elk(app, count, Hundred(), namespace="mine", redis_url="redis://db:1/2")
+    settings = elk.settings(app)
+    assert (settings.namespace, settings.redis_url) == ("mine", "redis://db:1/2")
+    assert elk.coordinator(app).namespace == "mine"
 
 
 # -- the factory
@@ -262,6 +271,33 @@ def test_after_a_fork_the_child_gets_a_coordinator_of_its_own(app: Flask) -> Non
     assert status == 0
     assert elk.coordinator(app) is parents
     assert elk.stop(app)
+
+
+def test_the_first_two_threads_behind_a_fork_get_the_same_coordinator(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Built by the application's process, asked for in two requests of a forked one that come at the same moment.
+    elk = Elk(app, count, Hundred(), store=MemoryDataStore(), **QUIET)
+    parents, pid = elk.coordinator(app), os.getpid()
+    both, found = threading.Barrier(2), []  # type: threading.Barrier, List[Coordinator]
+
+    def getpid() -> int:
+        if threading.current_thread().name == "request" and not both.broken:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(2)
+            both.abort()
+        return pid + 1
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getpid", getpid)
+        requests = [
+            threading.Thread(target=lambda: found.append(elk.coordinator(app)), name="request") for _ in range(2)
+        ]
+        for each in requests:
+            each.start()
+        for each in requests:
+            each.join()
+    assert len(found) == 2 and found[0] is found[1] and found[0] is not parents
 
 
 # -- the mounted HTTP app

@@ -111,6 +111,7 @@ MANAGE = ["manage.py", "runserver", "8000"]
         (["/venv/bin/flask", "run", "--debug"], {"WERKZEUG_RUN_MAIN": "true"}, False),
         (["/venv/bin/flask", "run", "--debug", "--no-reload"], {}, False),
         (["/venv/bin/flask", "run"], {}, False),
+        (["/venv/lib/python3.11/site-packages/flask/__main__.py", "run", "--debug"], {}, True),
         (["/venv/bin/flask", "elk", "worker"], {"FLASK_DEBUG": "1"}, False),
     ],
 )

@@ -6,9 +6,11 @@ Plain forms, so that it works without JavaScript.
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Dict, List, Optional
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -18,6 +20,8 @@ from elk_coordinator.contrib.django import conf
 from elk_coordinator.contrib.django.models import Coordinators
 from elk_coordinator.errors import ConfigError, ElkError
 from elk_coordinator.model import PartitionFilter, PartitionStatus
+
+_logger = logging.getLogger("elk_coordinator.contrib.django")
 
 PERMISSION = "elk_coordinator.operate"
 #: Failed partitions shown of each coordinator; "retry all" means all there are.
@@ -67,6 +71,7 @@ class CoordinatorsAdmin(admin.ModelAdmin):
 
     def action_view(self, request: HttpRequest, alias: str, action: str) -> HttpResponse:
         """Queue what a button asks for, then show the page again."""
+        alias = unquote(alias)  # an alias may have a "/" in it
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         if not request.user.has_perm(PERMISSION):
@@ -97,7 +102,7 @@ def _aliases() -> List[str]:
 
 def look(alias: str) -> Dict[str, Any]:
     """Return what the page shows of one coordinator; with ``error`` instead when it cannot be asked."""
-    shown: Dict[str, Any] = {"alias": alias}
+    shown: Dict[str, Any] = {"alias": alias, "quoted": quote(alias)}
     try:
         with conf.get_admin(alias) as service:
             state = service.status()
@@ -114,6 +119,10 @@ def look(alias: str) -> Dict[str, Any]:
             )
     except ElkError as exc:
         shown["error"] = str(exc)
+        return shown
+    except Exception as exc:  # the function behind STORE is the user's; its text may hold a password
+        _logger.exception("coordinator %r cannot be shown", alias)
+        shown["error"] = "It cannot be asked: %s; the log has the rest" % type(exc).__name__
         return shown
     counts = state["partitions"]
     total = counts["total"] or 1

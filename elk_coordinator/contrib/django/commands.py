@@ -71,7 +71,7 @@ class AskingCommand(ElkCommand):
         if status.kind not in ("pause", "resume") and status.state != "queued":
             told += "; partitions changed: %d" % status.done
         if status.error:
-            told += "; %s" % " ".join(status.error.split())
+            told += "; %s" % printable(" ".join(status.error.split()))
         if status.state != "done":
             if not status.ended:
                 told += "; not ended within %g s, it stays queued: is there a leader?" % options["wait"]
@@ -99,4 +99,10 @@ def status_lines(state: Dict[str, Any], workers: List[Any]) -> List[str]:
         lines.append("  %s  %s  %s" % (worker.worker_id, info.get("state", ""), load))
     for breaker in state["breakers"]:
         lines.append("  %s  breaker %s: %s" % (breaker["worker_id"], breaker["state"], breaker["reason"]))
-    return lines
+    # What workers wrote is not to steer the terminal of whoever reads it.
+    return [printable(line) for line in lines]
+
+
+def printable(line: str) -> str:
+    """Return *line* with "?" for what is no printable sign."""
+    return "".join(sign if sign.isprintable() else "?" for sign in line)

@@ -50,11 +50,14 @@ def close_to(name: Any, known: Iterable[str]) -> str:
 def all_settings() -> Mapping[str, Any]:
     """Return the setting as it stands; an empty one when there is none.
 
-    :raises ConfigError: it is no dict.
+    :raises ConfigError: it is no dict, or an alias is no text.
     """
     given = getattr(settings, SETTING, {})
     if not isinstance(given, Mapping):
         raise ConfigError("%s: must be a dict of {alias: {...}}, not %s" % (SETTING, type(given).__name__))
+    for alias in given:
+        if not isinstance(alias, str) or not alias:
+            raise ConfigError("%s: an alias must be a text that is not empty, not %r" % (SETTING, alias))
     return given
 
 
@@ -114,6 +117,9 @@ class Entry:
             except ConfigError as exc:
                 raise ConfigError("%s: REDIS_URL: %s" % (self.where, exc)) from exc
         found = self.look_up("STORE")
+        if isinstance(found, DataStore):
+            # Theirs to close; whoever asked us for a store closes it.
+            return found.with_deadline(timeout)
         made = found() if callable(found) else found
         if not isinstance(made, DataStore):
             raise ConfigError("%s: STORE: %r made %r, which is no DataStore" % (self.where, store, made))
@@ -127,6 +133,10 @@ class Entry:
         given = self.values.get(key)
         if not isinstance(given, str):
             return given
+        if "://" in given:
+            # Not shown: it may hold a password.
+            rule = "a URL is no dotted path; that of the store belongs to REDIS_URL"
+            raise ConfigError("%s: %s: %s" % (self.where, key, rule))
         try:
             return import_string(given)
         except ImportError as exc:

@@ -158,7 +158,7 @@ class QuerySetProcessor:
 
     #: A queryset, a manager, a model, or "app.Model".
     queryset: Any = None
-    #: The database alias; None: what the queryset says.
+    #: The database alias; None: what the queryset says, or else where the model is written.
     using: Optional[str] = None
     #: Rows per batch.
     batch_size = 500
@@ -178,22 +178,25 @@ class QuerySetProcessor:
         size, done, start = _positive("batch_size", self.batch_size), 0, min_id
         while start <= max_id:
             ctx.raise_if_cancelled()
-            batch = self.get_queryset().filter(pk__gte=start, pk__lte=max_id)
+            batch = self._rows().filter(pk__gte=start, pk__lte=max_id)
             keys = list(batch.order_by("pk").values_list("pk", flat=True)[:size])
             if not keys:
                 break
             end = int(keys[-1]) if len(keys) == size else max_id
-            with self._transaction(batch):
+            with self._transaction(batch.db):
                 # By range, not by the list of keys: a short statement. Rows that came meanwhile are handled, too.
-                count = self.handle(self.get_queryset().filter(pk__gte=start, pk__lte=end), ctx)
+                count = self.handle(self._rows().filter(pk__gte=start, pk__lte=end), ctx)
             done += len(keys) if count is None else int(count)
             if end < max_id:
                 ctx.checkpoint(end, processed=done)
             start = end + 1
         return done
 
-    def _transaction(self, rows: Any) -> Any:
-        if not self.atomic:
-            return contextlib.nullcontext()
-        # Where it is written; the queryset would say where a router reads it.
-        return transaction.atomic(using=rows._db or router.db_for_write(rows.model))
+    def _rows(self) -> Any:
+        rows = self.get_queryset()
+        # Where they are written, so inside the transaction; a router may send reading to a replica that lags, and what
+        # is not there yet would count as done.
+        return rows if rows._db else rows.using(router.db_for_write(rows.model))
+
+    def _transaction(self, using: str) -> Any:
+        return transaction.atomic(using=using) if self.atomic else contextlib.nullcontext()
