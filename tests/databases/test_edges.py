@@ -362,7 +362,8 @@ def test_a_running_statement_counts_before_innodb_knows_of_it(maria_orders: Plac
     number = busy.thread_id()
 
     def run() -> None:
-        with busy.cursor() as cursor, contextlib.suppress(pymysql.err.OperationalError):  # the killed query
+        # The killed query. Not pymysql.err: another module once Django loaded PyMySQL under the name MySQLdb.
+        with busy.cursor() as cursor, contextlib.suppress(pymysql.OperationalError):
             cursor.execute("SELECT SLEEP(30)")
 
     thread = threading.Thread(target=run)
