@@ -126,7 +126,8 @@ class Judge:
         #: (completed, failed) as last seen, and since when each is what it is.
         self._completed: Tuple[Optional[int], float] = (None, 0.0)
         self._ended: Tuple[Optional[int], float] = (None, 0.0)
-        self._planner: Deque[float] = collections.deque(maxlen=1000)
+        # No more than the rule can ask for: a planner may fail for hours.
+        self._planner: Deque[float] = collections.deque(maxlen=max(1000, rules.planner_errors or 0))
         #: Gaps that were found and not told.
         self._gaps: List[Tuple[int, int]] = []
         self._gap_count = self._gap_ids = 0

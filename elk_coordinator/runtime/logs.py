@@ -13,13 +13,15 @@ from typing import Any, Dict, Mapping, Optional
 FIELDS = (
     "namespace", "worker_id", "role", "event", "partition_id", "token", "term", "attempt", "command_id",
 )  # fmt: skip
-#: Up to the last "@" before the path, as a URL is read: a password may hold one, and so may a user name.
-_PASSWORD = re.compile(r"(://[^/\s\":]*):[^/\s\"]+@")
+#: Up to the last "@" of the word: a password may hold one, and so may a user name. Also over a "/", which a password
+#: that was not percent-encoded may hold, unless what stands before it reads as a port.
+_PASSWORD = re.compile(r"(://[^/\s\":]*):(?!\d{1,5}[/?#])(?:(?!://)[^\s\"])+@")
+_PARAMETER = re.compile(r"([?&][^=&\s\"]*password=)[^&\s\"]+", re.IGNORECASE)
 
 
 def mask(text: str) -> str:
-    """Return *text* with the passwords in URLs masked: ``redis://user:***@host``."""
-    return _PASSWORD.sub(r"\1:***@", text) if "://" in text else text
+    """Return *text* with the passwords in its URLs masked: ``redis://user:***@host``, ``?password=***``."""
+    return _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text)) if "://" in text else text
 
 
 class BoundLogger(logging.Logger):

@@ -67,7 +67,10 @@ def _credentials(text: str) -> Dict[str, Any]:
 
 
 def mask(url: str) -> str:
-    """Return *url* without its passwords, for logs and errors: also one with an "@" in it, or given as a parameter."""
+    """Return *url* without its passwords, for logs and errors: also one with an "@" in it, or given as a parameter.
+
+    For one whole URL, in which even a space belongs to the password; ``runtime.logs.mask`` finds URLs in a text.
+    """
     return re.sub(r"([?&][^=&]*password=)[^&]*", r"\1***", re.sub(r"(//[^/@:]*:).*@", r"\1***@", url))
 
 

@@ -247,6 +247,9 @@ def test_lines_for_people_mask_passwords_too() -> None:
     ("mysql://me@corp.org:pw@host/db", "mysql://me@corp.org:***@host/db"),
     ("redis://host:6379/0 told a@b", "redis://host:6379/0 told a@b"),
     ("redis://host:1,redis://me:pw@host:2", "redis://host:1,redis://me:***@host:2"),
+    ("redis://:a/b@host:1/0 is away", "redis://:***@host:1/0 is away"),
+    ("redis://host/0?db=1&sentinel_password=pw is away", "redis://host/0?db=1&sentinel_password=*** is away"),
+    ("https://host:8080/users/me@corp.org", "https://host:8080/users/me@corp.org"),
 ])  # fmt: skip
 def test_the_whole_password_is_masked_also_one_that_holds_the_sign_before_the_host(url: str, shown: str) -> None:
     assert mask(url) == shown
