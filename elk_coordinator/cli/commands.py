@@ -7,27 +7,11 @@ import math
 from typing import Any, Callable, Dict, Sequence
 
 from elk_coordinator import AdminClient
-from elk_coordinator.cli.common import (
-    ERROR,
-    OK,
-    Command,
-    UsageError,
-    count,
-    namespace_of,
-    note,
-    one_line,
-    open_admin,
-    print_json,
-)
-from elk_coordinator.errors import StoreError
-from elk_coordinator.partition.commands import CommandStatus
+from elk_coordinator.admin.telling import ask
+from elk_coordinator.cli.common import ERROR, OK, Command, UsageError, namespace_of, note, open_admin, print_json
 
 #: Queues a command and returns its id.
 Ask = Callable[[AdminClient, argparse.Namespace], str]
-#: What a leader notes about one partition, for people.
-OUTCOMES = {"unknown": "there is no such partition", "asked": "its worker is told with its next heartbeat"}
-#: Skipped ids named in the text; ``--json`` has up to 1,000.
-LISTED = 20
 
 
 def _wait(text: str) -> float:
@@ -46,49 +30,19 @@ def _add_wait(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _ask(args: argparse.Namespace, ask: Ask) -> int:
+def _ask(args: argparse.Namespace, submit: Ask) -> int:
     """Queue a command, wait for it when asked to, print, and return the exit code."""
     with open_admin(args) as admin:
-        command_id = ask(admin, args)
-        try:
-            status = admin.wait(command_id, args.wait) if args.wait else None
-        except StoreError as exc:
-            # It is queued: a leader carries it out as soon as it can, whatever happens to us.
-            note("command %s is queued, what became of it is unknown: %s" % (command_id, one_line(exc)))
-            return ERROR
-    if args.json:
-        known: Dict[str, Any] = {"command_id": command_id, "state": "queued"} if status is None else status.to_dict()
+        answer = ask(admin, lambda: submit(admin, args), args.wait)
+    if args.json and not (answer.problem and answer.status is None):
+        queued: Dict[str, Any] = {"command_id": answer.command_id, "state": "queued"}
+        known = queued if answer.status is None else answer.status.to_dict()
         print_json(dict(known, namespace=namespace_of(args)))
-    elif status is None:
-        print("command %s is queued; the leader of %s carries it out" % (command_id, namespace_of(args)))
-    else:
-        print(told(status))
-    if status is None:
-        return OK
-    if not status.ended and not args.json:
-        note("not ended within %g s; it stays queued: does the namespace have a leader? See 'elk status'" % args.wait)
-    return OK if status.state == "done" else ERROR
-
-
-def told(status: CommandStatus) -> str:
-    """Return how far a command is, for people."""
-    parts = ["command %s (%s) is %s" % (status.command_id, status.kind, status.state)]
-    if status.state != "queued" and status.kind not in ("pause", "resume"):
-        parts.append("%s changed" % count(status.done, "partition"))
-    skipped = list(status.result.get("skipped") or ())
-    if skipped:
-        total = max(len(skipped), int(status.result.get("skipped_total") or 0))
-        names = ", ".join(str(partition_id) for partition_id in skipped[:LISTED])
-        why = " (not failed when asked)" if status.kind == "retry_failed" else ""
-        parts.append("%d left as they were%s: %s%s" % (total, why, names, ", ..." if total > LISTED else ""))
-    outcome = str(status.result.get("outcome") or "")
-    if outcome.startswith("unchanged:"):
-        outcome = "it is %s" % outcome.partition(":")[2]
-    if outcome:
-        parts.append(OUTCOMES.get(outcome, outcome))
-    if status.error:
-        parts.append(" ".join(status.error.split()))
-    return "; ".join(parts)
+    elif answer.text:
+        print(answer.text)
+    if answer.problem and not (args.json and answer.status is not None):
+        note(answer.problem + (" See 'elk status'" if answer.status is not None else ""))
+    return OK if answer.ok else ERROR
 
 
 def _configure_retry(parser: argparse.ArgumentParser) -> None:
@@ -108,8 +62,8 @@ def _configure_one(parser: argparse.ArgumentParser) -> None:
     _add_wait(parser)
 
 
-def _runs(ask: Ask) -> Callable[[argparse.Namespace], int]:
-    return lambda args: _ask(args, ask)
+def _runs(submit: Ask) -> Callable[[argparse.Namespace], int]:
+    return lambda args: _ask(args, submit)
 
 
 COMMANDS: Sequence[Command] = (

@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import sys
-from typing import Any, Callable, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Iterator, Optional
 
 import attr
 
@@ -126,33 +126,3 @@ def print_json(document: Any) -> None:
 def note(text: str) -> None:
     """Print one line for people on stderr."""
     print("elk: %s" % text, file=sys.stderr, flush=True)
-
-
-def one_line(error: BaseException) -> str:
-    """Return the error's message on one line, or the name of its class when it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def seconds(value: float) -> str:
-    """Return a duration for people: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``5 h 10 min``."""
-    if value < 9.95:
-        return "%.1f s" % value
-    whole = int(value + 0.5)
-    if whole < 60:
-        return "%d s" % whole
-    if whole < 3600:
-        return "%d min %d s" % divmod(whole, 60)
-    return "%d h %d min" % divmod(whole // 60, 60)
-
-
-def count(number: int, singular: str, plural: Optional[str] = None) -> str:
-    """Return ``1 partition``, ``2,000 partitions``."""
-    return "{:,} {}".format(number, singular if number == 1 else plural or singular + "s")
-
-
-def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> List[str]:
-    """Return the rows as lines with aligned columns."""
-    if not rows:
-        return []
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [(indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths))).rstrip() for row in rows]

@@ -6,7 +6,8 @@ import argparse
 
 from elk_coordinator.admin.doctor import diagnose
 from elk_coordinator.admin.findings import INFO, OK, PROBLEM, WARNING
-from elk_coordinator.cli.common import ERROR, Command, count, namespace_of, open_store, print_json
+from elk_coordinator.admin.telling import count
+from elk_coordinator.cli.common import ERROR, Command, namespace_of, open_store, print_json
 from elk_coordinator.cli.common import OK as DONE
 
 

@@ -8,7 +8,8 @@ import json
 import threading
 from typing import List, Optional
 
-from elk_coordinator.cli.common import OK, Command, namespace_of, note, one_line, open_store, print_json
+from elk_coordinator.admin.telling import one_line
+from elk_coordinator.cli.common import OK, Command, namespace_of, note, open_store, print_json
 from elk_coordinator.errors import StoreUnavailable
 from elk_coordinator.partition.event_log import MAX_PAGE, EventLog, LoggedEvent
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import List, Optional
 
-from elk_coordinator.cli.common import OK, Command, count, namespace_of, open_admin, print_json, seconds, table
+from elk_coordinator.admin.telling import count, seconds, table
+from elk_coordinator.cli.common import OK, Command, namespace_of, open_admin, print_json
 from elk_coordinator.partition.gaps import EMPTY, OPEN, PLANNED, Gap, GapReport
 
 #: Gaps printed as text; ``--json`` has up to 1,000.

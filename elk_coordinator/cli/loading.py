@@ -8,7 +8,8 @@ import os
 import sys
 from typing import Any
 
-from elk_coordinator.cli.common import UsageError, one_line
+from elk_coordinator.admin.telling import one_line
+from elk_coordinator.cli.common import UsageError
 
 
 def put_working_directory_first() -> None:

@@ -7,8 +7,9 @@ import os
 import sys
 from typing import Optional, Sequence
 
+from elk_coordinator.admin.telling import one_line
 from elk_coordinator.cli import commands, doctor, events, gaps, partitions, purge, run, status, verify, workers
-from elk_coordinator.cli.common import ERROR, USAGE, Command, UsageError, add_common_options, note, one_line
+from elk_coordinator.cli.common import ERROR, USAGE, Command, UsageError, add_common_options, note
 from elk_coordinator.cli.demo import command as demo
 from elk_coordinator.errors import ConfigError, ElkError
 from elk_coordinator.version import __version__

@@ -6,7 +6,8 @@ import argparse
 from typing import Any, Dict, List, Optional
 
 from elk_coordinator.admin.api import summary
-from elk_coordinator.cli.common import OK, Command, UsageError, namespace_of, open_strategy, print_json, seconds, table
+from elk_coordinator.admin.telling import seconds, table
+from elk_coordinator.cli.common import OK, Command, UsageError, namespace_of, open_strategy, print_json
 from elk_coordinator.model import Partition, PartitionFilter, PartitionStatus
 
 DEFAULT_LIMIT = 50

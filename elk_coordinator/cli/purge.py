@@ -7,7 +7,8 @@ import getpass
 import socket
 from typing import List
 
-from elk_coordinator.cli.common import OK, USAGE, Command, count, namespace_of, note, open_store, print_json, table
+from elk_coordinator.admin.telling import count, table
+from elk_coordinator.cli.common import OK, USAGE, Command, namespace_of, note, open_store, print_json
 from elk_coordinator.store.purge import purge, take_inventory
 
 #: What the keys hold that people care for.

@@ -11,18 +11,8 @@ from typing import Any, Dict, List, Mapping
 import attr
 
 from elk_coordinator import CircuitBreakerConfig, Coordinator, CoordinatorConfig, RedisDataStore
-from elk_coordinator.cli.common import (
-    ERROR,
-    USAGE,
-    Command,
-    UsageError,
-    count,
-    namespace_of,
-    note,
-    one_line,
-    print_json,
-    redis_url_of,
-)
+from elk_coordinator.admin.telling import count, one_line
+from elk_coordinator.cli.common import ERROR, USAGE, Command, UsageError, namespace_of, note, print_json, redis_url_of
 from elk_coordinator.cli.loading import load, put_working_directory_first
 from elk_coordinator.contrib._worker import START_WITHIN, Note, run_worker
 from elk_coordinator.errors import ConfigError, ElkError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from elk_coordinator.cli.common import ERROR, OK, Command, count, namespace_of, open_strategy, print_json
+from elk_coordinator.admin.telling import count
+from elk_coordinator.cli.common import ERROR, OK, Command, namespace_of, open_strategy, print_json
 from elk_coordinator.partition.audit import verify as audit
 
 

@@ -7,7 +7,8 @@ from typing import List, Optional
 
 import attr
 
-from elk_coordinator.cli.common import OK, Command, namespace_of, open_strategy, print_json, seconds, table
+from elk_coordinator.admin.telling import seconds, table
+from elk_coordinator.cli.common import OK, Command, namespace_of, open_strategy, print_json
 from elk_coordinator.model import WorkerInfo
 
 HEADINGS = ["WORKER", "STATE", "RUNNING", "WAITING", "HUNG", "BREAKER", "HOST", "PID", "VERSION", "HTTP", "ALIVE FOR"]

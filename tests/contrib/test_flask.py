@@ -12,7 +12,6 @@ import sys
 import threading
 from typing import Any, Dict, Iterator, List
 
-import attr
 import flask
 import pytest
 from flask import Flask, current_app, g
@@ -21,9 +20,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 from sqlalchemy.pool import QueuePool
 
 from elk_coordinator import ConfigError, Coordinator, PermanentError, PlannerError, StateError
-from elk_coordinator.contrib._flask_commands import status_text
 from elk_coordinator.contrib.flask import Elk, Settings
-from elk_coordinator.model import PartitionStats
 from elk_coordinator.store.memory_store import MemoryDataStore
 from elk_coordinator.testing import run_inline, wait_until
 
@@ -412,7 +409,7 @@ def test_flask_elk_worker_works_until_done_and_the_other_commands_tell_and_ask(s
     asked = shop.call("retry", "--all")
     assert asked.returncode == 0 and "queued" in asked.stdout, asked
     alone = shop.call("retry", "--all", "--wait", "0.1")
-    assert alone.returncode == 1 and "it stays queued: is there a leader?" in alone.stdout, alone
+    assert alone.returncode == 1 and "it stays queued: does the namespace have a leader?" in alone.stderr, alone
     again = shop.call("worker", "--until-done", ELK_LOG_FORMAT="json")
     assert again.returncode == 0, again
     told = [json.loads(line) for line in again.stderr.splitlines()]
@@ -422,14 +419,6 @@ def test_flask_elk_worker_works_until_done_and_the_other_commands_tell_and_ask(s
     assert "40" not in status.stderr
     wrong = shop.call("status", ELK_TASK_WINDOW_SIZE="many")
     assert wrong.returncode != 0 and "ELK_TASK_WINDOW_SIZE" in wrong.stderr
-
-
-def test_status_names_the_reason_of_an_open_breaker() -> None:
-    stats = attr.asdict(PartitionStats(pending=1))
-    document: Dict[str, Any] = {"namespace": "n", "strategy": "hash", "paused": False, "leader": None, "commands": 0}
-    breaker = {"worker_id": "w", "state": "open", "reason": "3 failures in a row, last: ValueError: no\x1b[2J luck"}
-    shown = status_text(dict(document, partitions=stats, workers=1, live=[], breakers=[breaker]))
-    assert shown.endswith("\n  w  breaker open: 3 failures in a row, last: ValueError: no?[2J luck")
 
 
 def test_flask_elk_worker_drains_at_sigterm_and_gives_back_what_it_held(shop: Shop) -> None:
@@ -444,4 +433,4 @@ def test_flask_elk_worker_drains_at_sigterm_and_gives_back_what_it_held(shop: Sh
     assert worker.returncode == 0, (out, err)
     assert "finishing what runs" in err
     status = json.loads(shop.call("status", "--json").stdout)
-    assert status["partitions"]["running"] == 0 and status["workers"] == 0
+    assert status["partitions"]["running"] == 0 and status["workers"] == []

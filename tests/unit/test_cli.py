@@ -17,6 +17,7 @@ from typing import Any, Callable, Iterator, List, Optional
 import attr
 import pytest
 
+from elk_coordinator.admin import telling
 from elk_coordinator.cli import common, run, verify
 from elk_coordinator.cli.common import UsageError
 from elk_coordinator.cli.demo import worker as demo_worker
@@ -553,12 +554,12 @@ def test_on_a_terminal_events_appear_above_the_line_that_is_redrawn() -> None:
     ],
 )
 def test_durations_are_for_people(value: float, text: str) -> None:
-    assert common.seconds(value) == text
+    assert telling.seconds(value) == text
 
 
 def test_columns_are_aligned() -> None:
-    assert common.table([["a", "bb", ""], ["ccc", "d", "e"]], indent="") == ["a    bb", "ccc  d   e"]
-    assert common.table([]) == []
+    assert telling.table([["a", "bb", ""], ["ccc", "d", "e"]], indent="") == ["a    bb", "ccc  d   e"]
+    assert telling.table([]) == []
 
 
 def test_the_version_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from elk_coordinator.cli.main import main
 from elk_coordinator.errors import PartitionNotFound, StoreUnavailable
 from elk_coordinator.model import Partition, PartitionFilter, PartitionStats, PartitionStatus, WorkerInfo
 from elk_coordinator.partition.commands import CommandStatus
+from elk_coordinator.runtime.clock import Clock
 
 STATS = PartitionStats(
     total=2000, pending=10, claimed=1, running=2, completed=1986, failed=1, completion_rate=0.993,
@@ -35,6 +36,8 @@ def command_status(state: str = "done", **more: Any) -> CommandStatus:
 
 class Fake:
     """A namespace: the operator's service, its strategy and its store in one."""
+
+    namespace = "orders"
 
     def __init__(self) -> None:
         self.asked: List[Any] = []
@@ -108,12 +111,35 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     return made
 
 
+def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    with pytest.raises(SystemExit):
+        main(list(argv))
+    return capsys.readouterr().err
+
+
 def told(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> str:
     assert main(list(argv)) == code
     return capsys.readouterr().out
 
 
 # -- status
+
+
+def test_a_status_is_shown_again_until_ctrl_c(
+    fake: Fake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: List[float] = []
+
+    def wait(clock: Clock, event: Any, pause: float) -> None:
+        pauses.append(pause)
+        if len(pauses) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Clock, "wait", wait)
+    assert told(capsys, "status", "--watch", "0.5").count("namespace   orders") == 3 == len(pauses)
+    assert set(pauses) == {0.5}
+    for wrong in ("0", "nan", "soon"):
+        assert "--watch" in refused(capsys, "status", "--watch", wrong)
 
 
 def test_status_shows_counts_leader_workers_and_commands(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:

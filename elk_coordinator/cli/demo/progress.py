@@ -9,7 +9,7 @@ from typing import Deque, Optional, TextIO, Tuple
 
 import attr
 
-from elk_coordinator.cli.common import seconds
+from elk_coordinator.admin.telling import seconds
 from elk_coordinator.runtime.clock import Clock
 
 #: Seconds between two lines where nothing can be redrawn, and between two drawings where it can.

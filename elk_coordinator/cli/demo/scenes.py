@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from elk_coordinator.cli.common import count
+from elk_coordinator.admin.telling import count
 from elk_coordinator.cli.demo.crew import Crew, Message, Worker
 from elk_coordinator.cli.demo.database import Database
 from elk_coordinator.cli.demo.progress import Screen

@@ -10,14 +10,13 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import attr
 
-from elk_coordinator.cli.common import count
+from elk_coordinator.admin.telling import count, describe
 from elk_coordinator.cli.demo.crew import Crew, Message, Worker
 from elk_coordinator.cli.demo.database import Database, DemoError, orders
 from elk_coordinator.cli.demo.progress import RateMeter, Screen, Snapshot
 from elk_coordinator.cli.demo.proof import Check, check_database, check_store
 from elk_coordinator.cli.demo.scenes import SCENES, Scene, Stage
 from elk_coordinator.cli.demo.settings import WINDOW, DemoSettings
-from elk_coordinator.cli.status import describe
 from elk_coordinator.model import PartitionStats
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock

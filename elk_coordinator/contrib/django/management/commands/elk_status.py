@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
-import attr
 from django.core.management.base import CommandError, CommandParser
 
-from elk_coordinator.contrib.django.commands import ElkCommand, status_lines
-from elk_coordinator.contrib.django.conf import Admin, get_admin
-from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.admin.telling import look, watch
+from elk_coordinator.contrib.django.commands import ElkCommand
+from elk_coordinator.contrib.django.conf import get_admin
 
 
 class Command(ElkCommand):
@@ -24,22 +22,17 @@ class Command(ElkCommand):
         pause = options["watch"]
         if pause is not None and not 0 < pause <= 86400:
             raise CommandError("--watch: must be seconds above 0, not %s" % pause)
-        never, clock = threading.Event(), Clock()
         with get_admin(options["alias"]) as admin:
-            try:
-                self._show(admin, options["json"])
-                while pause is not None:
-                    clock.wait(never, pause)
-                    self.stdout.write("")
-                    self._show(admin, options["json"])
-            except KeyboardInterrupt:
-                pass
 
-    def _show(self, admin: Admin, as_json: bool) -> None:
-        state = admin.status()
-        workers = sorted(admin.workers(), key=lambda worker: worker.worker_id)
-        if as_json:
-            self.print_json(dict(state, workers=[attr.asdict(worker) for worker in workers]))
-        else:
-            self.stdout.write("\n".join(status_lines(state, workers)))
-        self.stdout.flush()
+            def show() -> None:
+                found = look(admin)
+                if options["json"]:
+                    self.print_json(found.to_dict())
+                else:
+                    self.stdout.write("\n".join(found.lines("manage.py elk_resume")))
+                self.stdout.flush()
+
+            if pause is None:
+                show()
+            else:
+                watch(show, pause, self.stderr.write)
