@@ -49,14 +49,14 @@ class TestOnDjangoWithServers(GuardScenes):
     def test_an_error_that_was_swallowed_inside_a_batch_comes_up_instead_of_a_commit_of_nothing(
         self, database: Database, place: Place
     ) -> None:
-        if place.dialect == "mysql":
-            return  # a failed statement undoes only itself there: nothing to come up
+        # On MariaDB a statement that fails undoes itself alone, so there the first one is rightly committed.
+        whole = place.dialect == "mysql"
         with database.transaction() as session:
             session.execute("CREATE TABLE swallowed (id bigint PRIMARY KEY)")
-        with pytest.raises(Exception, match="aborted"):
+        with contextlib.nullcontext() if whole else pytest.raises(Exception, match="aborted"):
             with database.transaction() as session:
                 session.execute("INSERT INTO swallowed VALUES (1)")
                 with contextlib.suppress(Exception):
                     session.execute("INSERT INTO swallowed VALUES (1)")
         with database.reading() as session:
-            assert session.scalar("SELECT count(*) FROM swallowed") == 0
+            assert session.scalar("SELECT count(*) FROM swallowed") == whole
