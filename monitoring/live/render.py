@@ -67,7 +67,7 @@ def _stat(axes: Any, answer: Answered, start: float) -> None:
     if not shown:
         axes.text(0.5, 0.5, say(panel.absent, "en"), ha="center", va="center", fontsize=15, color=FAINT)
     for at, (name, points) in enumerate(shown):
-        value = points[-1][1]
+        value = points[-1][1] if panel.decimals is None else round(points[-1][1], panel.decimals)
         text = say(panel.names["%g" % value][0], "en") if "%g" % value in panel.names else worded(value, panel.unit)
         height = 0.5 if len(shown) == 1 else 0.85 - 0.3 * at
         axes.text(0.5, height, text, ha="center", va="center", fontsize=20 if len(shown) == 1 else 12,
@@ -171,10 +171,10 @@ def draw(folder: pathlib.Path, answers: Sequence[Answered], start: float, until:
         height = max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in panels)
         figure = plt.figure(figsize=(COLUMNS * WIDE, height * HIGH + 0.6), facecolor="white")
         total = height * HIGH + 0.6
-        figure.text(0.01, 1 - 0.3 / total, "%s: %s" % (dashboard.title.en, dashboard.text.en), fontsize=12,
+        figure.text(0.01, 1 - 0.2 / total, "%s: %s" % (dashboard.title.en, dashboard.text.en), fontsize=12,
                     weight="bold", va="center", color=INK)  # fmt: skip
         key = ", ".join("%d %s" % (number, name) for number, (_, _, name) in enumerate(spans, 1))
-        figure.text(0.99, 1 - 0.3 / total, key, fontsize=8, va="center", ha="right", color=COLOURS["red"])
+        figure.text(0.01, 1 - 0.45 / total, key, fontsize=8, va="center", color=COLOURS["red"])
         found = {answer.panel.title: answer for answer in answers if answer.dashboard == dashboard.name}
         own = iter(dashboard.panels())
         for place in panels:
