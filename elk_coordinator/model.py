@@ -416,6 +416,8 @@ class PlanState:
     max_partition_id: int
     pending: int
     held: int
+    #: When it was read, by the store's clock, in epoch seconds.
+    now: float = attr.ib(default=0.0, eq=False)
 
     @property
     def last_id(self) -> Optional[int]:

@@ -245,6 +245,7 @@ class Allocator(Role):
         capacity = sum(_capacity(worker.info) for worker in workers)
         target = min(max(slots, 2 * capacity), config.max_pending_partitions)
         state = strategy.plan_state(calls_heard=True)
+        began = state.now
         low_water = target // 2
         created = skipped_ids = 0
         exhausted = dry = False
@@ -278,7 +279,7 @@ class Allocator(Role):
             self.gaps.planned(foreign, target, created, dry, state.last)
         if low_water != self._low_water or exhausted:
             idle = exhausted and not (self.gaps is not None and self.gaps.busy)
-            strategy.note_round(term, low_water, state.version if idle else None)
+            strategy.note_round(term, low_water, state.version if idle else None, began)
             self._low_water = low_water
         return Round(created, skipped_ids, exhausted, dry, state.last_id)
 

@@ -223,13 +223,14 @@ class HashPartitionStrategy(HashAudit):
 
     def plan_state(self, calls_heard: bool = False) -> PlanState:
         keys = self.store.keys.many("meta planned pending suspects delayed leases")
-        version, tail, top, pending, held = self.store.run("partition/plan_state", keys, [int(calls_heard)])
-        return PlanState(int(version), codec.uninterval(tail) if tail else None, int(top), pending, held)
+        version, tail, top, pending, held, now = self.store.run("partition/plan_state", keys, [int(calls_heard)])
+        last = codec.uninterval(tail) if tail else None
+        return PlanState(int(version), last, int(top), pending, held, int(now) / 1e6)
 
-    def note_round(self, term: int, low_water: int, exhausted_version: Optional[int]) -> bool:
+    def note_round(self, term: int, low_water: int, exhausted_version: Optional[int], began: float) -> bool:
         marks: List[Any] = ["low_water", low_water]
         if exhausted_version is not None:
-            marks += ["exhausted_at", "now", "exhausted_version", exhausted_version]
+            marks += ["exhausted_at", round(began * 1e6), "exhausted_version", exhausted_version]
         return bool(self.store.run("partition/mark", self.store.keys.many("meta lock:leader"), [term, "", *marks])[0])
 
     def ask_for_round(self) -> None:

@@ -230,18 +230,19 @@ class SimplePartitionStrategy(SimpleArchive):
             int(document.meta.get("max_id", 0)),
             counts[PartitionStatus.PENDING],
             counts[PartitionStatus.CLAIMED] + counts[PartitionStatus.RUNNING],
+            document.now,
         )
 
     def leads(self, term: int) -> bool:
         return self.store.read_lock("leader")[1] == term
 
-    def note_round(self, term: int, low_water: int, exhausted_version: Optional[int]) -> bool:
+    def note_round(self, term: int, low_water: int, exhausted_version: Optional[int], began: float) -> bool:
         def move(document: Document) -> Tuple[bool, bool]:
             if term < document.meta.get("term", 0) or not self.leads(term):
                 return False, False
             document.meta.update(term=term, low_water=low_water)
             if exhausted_version is not None:
-                document.meta.update(exhausted_at=document.now, exhausted_version=exhausted_version)
+                document.meta.update(exhausted_at=began, exhausted_version=exhausted_version)
             return True, True
 
         return self.change(move)

@@ -79,9 +79,13 @@ class Steps(abc.ABC):
         """Return where the plan stands; *calls_heard* clears the mark of hungry workers: who still is calls again."""
 
     @abc.abstractmethod
-    def note_round(self, term: int, low_water: int, exhausted_version: Optional[int]) -> bool:
+    def note_round(self, term: int, low_water: int, exhausted_version: Optional[int], began: float) -> bool:
         """Record below how many pending partitions workers call for more, and the plan's version at which a full
-        round found nothing new; False when the term is over."""
+        round found nothing new; False when the term is over.
+
+        :param began: when that round began, by the store's clock: who asked for a round later than that is not
+            answered by it, it may have asked the planner before there was something new.
+        """
 
     @abc.abstractmethod
     def ask_for_round(self) -> None:

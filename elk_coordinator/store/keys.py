@@ -9,7 +9,7 @@ key                type    content                                              
 meta               hash    last (the last stamp), schema, strategy, planned_version, max_id,    every script
                            archived (partitions in chunks), pruned (partitions whose details were dropped),
                            hungry (workers ran low), low_water, paused, config_version, lost (stamp of the last
-                           known loss of data), asked, exhausted_at, exhausted_version,
+                           known loss of data), asked, exhausted_at (when that round began), exhausted_version,
                            planned_by (the request that made planned_version)
 lock:<name>        hash    owner, token, deadline (ms), ttl (ms); ``leader`` is the leader's    lock_*
 value:<name>       hash    version, data; ``gaps`` is what the leader did about gaps            value_cas

@@ -570,7 +570,7 @@ def test_a_leader_that_stepped_down_plans_no_more(strategy: Any, term: int) -> N
     strategy.store.release_lock("leader", term)
     with pytest.raises(LeaseLost):
         strategy.plan_partitions(state, term, parts(1), [])
-    assert strategy.note_round(term, 5, None) is False
+    assert strategy.note_round(term, 5, None, 0.0) is False
 
 
 def test_two_leaders_cannot_plan_the_same_ids_twice(clock: Any, strategy: Any, other: Any, term: int) -> None:
@@ -614,7 +614,7 @@ def test_versions_of_the_plan_rise_and_never_repeat(backend: Any, clock: Any, st
 
 
 def test_workers_that_run_low_leave_a_mark_that_the_leader_sees_once(strategy: Any, other: Any, term: int) -> None:
-    assert strategy.note_round(term, 2, None)
+    assert strategy.note_round(term, 2, None, 0.0)
     strategy.create_partitions_if_not_exist(parts(*range(1, 7)))
     turn(other, free=1)
     assert not strategy.sweep(term=term).hungry, "five are left, above the low water"
@@ -640,9 +640,12 @@ def test_idleness_is_what_a_full_round_found_about_the_present_plan(clock: Any, 
     assert (idle.now, idle.open, idle.exhausted) == (clock.seconds, 0, False)
     strategy.create_partitions_if_not_exist(parts(1, 2, 3))
     clock.advance(1.0)
-    assert strategy.note_round(term, 0, strategy.plan_state().version)
+    began = strategy.plan_state()
+    assert began.now == clock.seconds
+    clock.advance(1.0)
+    assert strategy.note_round(term, 0, began.version, began.now)
     idle = strategy.idle_state()
-    assert (idle.open, idle.exhausted, idle.exhausted_at) == (3, True, clock.seconds)
+    assert (idle.open, idle.exhausted, idle.exhausted_at) == (3, True, began.now), "when it began, not when it ended"
     one, two, three = strategy.claim_partitions("w", 3)
     assert strategy.idle_state().open == 3
     report(strategy, one, Outcome.COMPLETED)
@@ -651,4 +654,4 @@ def test_idleness_is_what_a_full_round_found_about_the_present_plan(clock: Any, 
     assert strategy.idle_state().open == 1, "what waits for a retry is open"
     strategy.create_partitions_if_not_exist(parts(4))
     assert not strategy.idle_state().exhausted, "the plan moved on"
-    assert strategy.note_round(term - 1, 0, 1) is False
+    assert strategy.note_round(term - 1, 0, 1, 0.0) is False

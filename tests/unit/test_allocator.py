@@ -511,6 +511,28 @@ def test_somebody_who_waits_for_idle_gets_a_full_round_at_once(make: Make) -> No
     assert bench.round() is None, "once"
 
 
+def test_who_asks_while_a_round_runs_is_not_answered_by_it(make: Make) -> None:
+    """1. the round asks the planner, 2. rows appear and somebody waits for idle, 3. the round notes "nothing new"."""
+    asked_at: List[float] = []
+
+    class Late(Numbers):
+        def get_next_max_id(self, ctx: Any, start_id: int, range_size: int) -> int:
+            answer = super().get_next_max_id(ctx, start_id, range_size)
+            if not asked_at and answer <= start_id:
+                asked_at.append(bench.strategy.idle_state().now)
+                bench.allocator.on_sweep(Sweep(asked=True))
+            return answer
+
+    planner = Late(100)
+    bench = make(planner)
+    assert bench.next_round().exhausted and asked_at
+    assert bench.strategy.idle_state().exhausted_at < asked_at[0]
+    planner.last = 110
+    done = bench.round()
+    assert done is not None and done.created == 1, "and gets a round of its own at once"
+    assert bench.strategy.idle_state().exhausted_at > asked_at[0]
+
+
 def test_exhausted_is_noted_for_the_plan_it_was_found_for(make: Make) -> None:
     bench = make(Numbers(100))
     done = bench.next_round()
