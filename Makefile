@@ -11,7 +11,7 @@ EXAMPLES = quickstart.py database_batch/main.py django_site/main.py flask_app/ma
            gunicorn/main.py message_queue/main.py monitoring/main.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test lint lint-deploy test-debian test-oldest test-frameworks test-databases \
+.PHONY: help demo examples test test-long fault faults lint lint-deploy test-debian test-oldest test-frameworks test-databases \
         test-monitoring look formal clean
 
 help:  ## show this list
@@ -25,6 +25,17 @@ examples: $(VENV)/.examples  ## every example, one after the other, each with it
 
 test: $(VENV)/.test  ## the whole suite; ARGS="-k lease"
 	$(BIN)/python -m pytest $(ARGS)
+
+test-long: $(VENV)/.test  ## what make test leaves out because of its length
+	$(BIN)/python -m pytest -m long $(ARGS)
+
+fault: $(VENV)/.test  ## the tests of rows of the fault table in docs/guarantees.rst, with their numbers; F="P3 S7"
+	$(BIN)/python -m tests.faults.select $(F) >$(VENV)/faults.txt
+	$(BIN)/python -m pytest -m "" -rP $$(cat $(VENV)/faults.txt) $(ARGS)
+
+faults: $(VENV)/.test  ## the whole fault table; writes its numbers to build/faults.json
+	mkdir -p build
+	$(BIN)/python -m pytest -m "" tests/faults --fault-report build/faults.json $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import itertools
+import json
 import os
 import re
 import signal
 import threading
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Dict, Iterator
 
 import fakeredis
 import hypothesis
@@ -38,7 +39,14 @@ _numbers = itertools.count(1)
 _stderr = -1
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-report", help="write outcomes, seconds and what was printed to this JSON file")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    path = config.getoption("--fault-report")
+    if path:
+        config.pluginmanager.register(_Report(path))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A script that starts the tests with "&" has SIGINT ignored, and every process of the tests would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -83,6 +91,28 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     with _time_limit(item):
         yield
+
+
+# -- numbers for the documentation -----------------------------------------------------------------------------------
+
+
+class _Report:
+    """Keeps what passing tests print, for the fault table."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._tests: Dict[str, Any] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            numbers = [line for line in report.capstdout.splitlines() if line.strip()]
+            self._tests[report.nodeid] = {
+                "outcome": report.outcome, "seconds": round(report.duration, 2), "numbers": numbers,
+            }  # fmt: skip
+
+    def pytest_sessionfinish(self) -> None:
+        with open(self._path, "w", encoding="utf-8") as file:
+            json.dump({"servers": sorted(set(_labels)), "tests": self._tests}, file, indent=1, sort_keys=True)
 
 
 # -- nothing left behind ---------------------------------------------------------------------------------------------

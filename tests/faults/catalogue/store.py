@@ -1,0 +1,10 @@
+"""Rows of the fault table: the store. Ids begin with S."""
+
+from __future__ import annotations
+
+from typing import List
+
+from tests.faults.catalogue.row import Fault
+
+TITLE = "The store"
+FAULTS: List[Fault] = []
