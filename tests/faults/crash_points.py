@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import threading
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
@@ -43,6 +44,7 @@ SCRIPTS: Dict[str, Sequence[str]] = {
     "extend": ("lock_renew",), "resign": ("lock_release",), "sweep": ("sweep", "value_cas"),
     "command": ("plan", "value_cas"), "archive": ("archive_swap", "value_cas"),
 }  # fmt: skip
+COMPARE_AND_SET = "value_cas"
 
 
 class Crash:
@@ -99,7 +101,7 @@ class Crash:
 
         def watched(link: Any, script: Any, keys: Sequence[str], args: Sequence[Any]) -> Any:
             mine = getattr(local, "armed", False) and script.name in SCRIPTS[self.step]
-            local.dying = mine and (script.name != "value_cas" or keys[1].endswith(":value:simple"))
+            local.dying = mine and (script.name != COMPARE_AND_SET or keys[1].endswith(":value:simple"))
             if local.dying:
                 # By its text: a server that does not know it yet would answer an EVALSHA without having run it.
                 link._unloaded.add(script.sha)
@@ -108,7 +110,9 @@ class Crash:
         def read(client: Any, connection: Any, command: Any, **options: Any) -> Any:
             if getattr(local, "dying", False):
                 select.select([connection._sock], [], [], 10.0)
-                self._die()
+                # Looked at, not read: another of this worker's own threads may have written the document before.
+                if not connection._sock.recv(8, socket.MSG_PEEK).startswith((b"-", b"*2\r\n:0")):
+                    self._die()
             return parse(client, connection, command, **options)
 
         redis_store._Link.call = watched  # type: ignore[method-assign,assignment]

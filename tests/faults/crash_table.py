@@ -46,7 +46,8 @@ def _at(completed: int, running: int = 1, begun: Optional[int] = None, steps: in
     begun = completed + running if begun is None else begun
     effects = WIDTH * completed + INTERVAL * steps
     return dict(
-        completed=completed, running=running, attempts=begun, effects=effects, checkpoint=INTERVAL * saved, lost=0, **more
+        completed=completed, running=running, attempts=begun, effects=effects, checkpoint=INTERVAL * saved, lost=0,
+        **more
     )  # fmt: skip
 
 
@@ -71,8 +72,8 @@ WORKER_POINTS: List[Point] = [
     # Two are prefetched: the one whose turn it is runs already while its start is on its way. Effects: not known.
     *_step(
         "start", "mark the start of a prefetched one",
-        lambda n: dict(completed=n - 1, running=1, claimed=2, lost=0),
-        lambda n: dict(completed=n, running=1, claimed=2, lost=0), 3,
+        lambda n: {"completed": n - 1, "running": 1, "claimed": 2, "lost": 0},
+        lambda n: {"completed": n, "running": 1, "claimed": 2, "lost": 0}, 3,
     ),
     *_step("renew", "renew the lease of what runs", lambda n: _at(0), lambda n: _at(0), 2),
     *_step(
@@ -82,7 +83,8 @@ WORKER_POINTS: List[Point] = [
     ),
     *_step("report", "report a completion", lambda n: _at(n - 1, 1, n, 3, 2), lambda n: _at(n, 1, n), 4),
     *_step(
-        "release", "give back what it holds, at stop", lambda n: _at(0, 1, 1), lambda n: _at(0, 0, 1, pending=PARTITIONS)
+        "release", "give back what it holds, at stop",
+        lambda n: _at(0, 1, 1), lambda n: _at(0, 0, 1, pending=PARTITIONS),
     ),
     Point("work.claimed", "claimed, the processor not called yet", lambda n: _at(n - 1, 1, n - 1), 4),
     Point("work.began", "the fence is taken, no effect yet", lambda n: _at(n - 1, 1, n), 4),
@@ -98,33 +100,34 @@ WORKER_POINTS: List[Point] = [
 ]  # fmt: skip
 
 LEADER_POINTS: List[Point] = [
-    *_step("elect", "stand", lambda n: dict(total=0, leads=False), lambda n: dict(total=0, leads=True)),
+    *_step("elect", "stand", lambda n: {"total": 0, "leads": False}, lambda n: {"total": 0, "leads": True}),
     Point("question.before", "elected or in mid-plan, before a question to the planner",
-          lambda n: dict(total=6 * (n - 1), leads=True), 3),
+          lambda n: {"total": 6 * (n - 1), "leads": True}, 3),
     Point("question.after", "the planner has answered, nothing planned of it yet",
-          lambda n: dict(total=6 * (n - 1), leads=True), 3),
+          lambda n: {"total": 6 * (n - 1), "leads": True}, 3),
     *_step(
         "plan", "create the next of several batches of partitions",
-        lambda n: dict(total=6 * (n - 1), leads=True), lambda n: dict(total=6 * n, leads=True), 3,
+        lambda n: {"total": 6 * (n - 1), "leads": True}, lambda n: {"total": 6 * n, "leads": True}, 3,
     ),
-    *_step("extend", "renew the leader's lease", lambda n: dict(leads=True), lambda n: dict(leads=True), 2),
-    *_step("resign", "step down, at stop", lambda n: dict(leads=True), lambda n: dict(leads=False)),
+    *_step("extend", "renew the leader's lease", lambda n: {"leads": True}, lambda n: {"leads": True}, 2),
+    *_step("resign", "step down, at stop", lambda n: {"leads": True}, lambda n: {"leads": False}),
     *_step(
-        "sweep", "take back what a dead worker held", lambda n: dict(running=2, lost=0), lambda n: dict(running=0, lost=2)
+        "sweep", "take back what a dead worker held",
+        lambda n: {"running": 2, "lost": 0}, lambda n: {"running": 0, "lost": 2}
     ),
     *_step(
         "command", "carry an operator's command on by a step",
-        lambda n: dict(total=5 * (n - 1)), lambda n: dict(total=min(5 * n, PARTITIONS)), 2,
+        lambda n: {"total": 5 * (n - 1)}, lambda n: {"total": min(5 * n, PARTITIONS)}, 2,
     ),
     *_step(
         "archive", "compress what completed, in the place of a chunk",
-        lambda n: dict(completed=PARTITIONS, archived=PARTITIONS // 2),
-        lambda n: dict(completed=PARTITIONS, archived=PARTITIONS),
+        lambda n: {"completed": PARTITIONS, "archived": PARTITIONS // 2},
+        lambda n: {"completed": PARTITIONS, "archived": PARTITIONS},
     ),
     Point("archive.written", "the new chunk is written, the document still names the old one",
-          lambda n: dict(completed=PARTITIONS, archived=PARTITIONS // 2, chunks=2), 1, "simple"),
+          lambda n: {"completed": PARTITIONS, "archived": PARTITIONS // 2, "chunks": 2}, 1, "simple"),
     Point("archive.settling", "the document names the new chunk, the old one is not dropped yet",
-          lambda n: dict(completed=PARTITIONS, archived=PARTITIONS, chunks=2), 1, "simple"),
+          lambda n: {"completed": PARTITIONS, "archived": PARTITIONS, "chunks": 2}, 1, "simple"),
 ]  # fmt: skip
 
 CRASH_POINTS: Dict[str, Point] = {point.name: point for point in WORKER_POINTS + LEADER_POINTS}
