@@ -6,7 +6,7 @@ import pathlib
 import random
 import re
 import signal
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from elk_coordinator import (
     Coordinator,
@@ -19,6 +19,7 @@ from elk_coordinator import (
 from elk_coordinator.admin.service import AdminService
 from elk_coordinator.errors import ElkError
 from elk_coordinator.model import Outcome, Report
+from elk_coordinator.partition.factory import command_store
 from elk_coordinator.protocols import EVENT_KINDS, Event, Listener
 from elk_coordinator.testing import wait_until
 from tests.faults.crash_points import INTERVAL, Steady
@@ -34,6 +35,8 @@ DYING: Dict[str, Any] = dict(
 STANDBY: Dict[str, Any] = dict(SHORT, heartbeat_interval=2.0, worker_ttl=8.0, leader_lock_expiry=8.0)
 #: A lease, a scan of the leader's recovery, a poll of a worker for work; and what a busy machine may add.
 BOUND, BUSY = LEASE + 1.0 + 2.0, 3.0
+#: What the operator gives to all.
+PRIORITY = 5
 _OF_WORKERS = {point.name for point in WORKER_POINTS}
 
 
@@ -102,7 +105,7 @@ class Case(Fleet):
         fenced: bool = True, looks: bool = True, patience: float = 20.0, nth: Optional[int] = None,
     ) -> None:  # fmt: skip
         self.works = point.name in _OF_WORKERS
-        small = self.works or point.step in ("sweep", "command", "archive")
+        small = self.works or point.step in ("sweep", "command", "order", "archive")
         super().__init__(folder, url, namespace, PARTITIONS * WIDTH if small else LEADS_TO, WIDTH)
         self.point, self.strategy = point, strategy
         self.nth = nth or random.Random("%d %s %s" % (seed, point.name, strategy)).randint(1, point.most)
@@ -127,7 +130,7 @@ class Case(Fleet):
 
     def _prepare(self, halved: Sequence[Sequence[str]]) -> None:
         step, crash = self.point.step, {"point": self.point.name, "nth": self.nth, "broken": self.broken}
-        if self.works or step in ("sweep", "archive"):
+        if self.works or step in ("sweep", "order", "archive"):
             ranges = [CreatePartition(i + 1, i * WIDTH + 1, (i + 1) * WIDTH) for i in range(PARTITIONS)]
             self.partitions.create_partitions_if_not_exist(ranges)
         planner: Any = not self.works
@@ -139,6 +142,13 @@ class Case(Fleet):
             planner = {"blocks": []}
             ranges = [(i * WIDTH + 1, (i + 1) * WIDTH) for i in range(PARTITIONS)]
             self._command = AdminService(self.partitions, "test").create(ranges)
+        elif step == "order":
+            admin = AdminService(self.partitions, "test")
+            admin.pause()
+            commands = command_store(self.partitions)
+            self._as_leader(lambda term: commands.step(term, commands.first()))
+            self._command = admin.set_priority(range(1, PARTITIONS + 1), PRIORITY)
+            admin.resume()
         elif step == "archive":
             self._complete(PARTITIONS // 2)
             assert self._archive() == PARTITIONS // 2
@@ -147,7 +157,7 @@ class Case(Fleet):
         crash["claims"] = self.works
         crash["pause"] = {"start": 0.2, "renew": 4.0, "release": 20.0}.get(step, 0.0)
         crash["prefetch"] = 2 if step == "start" else 0
-        crash["fenced"] = self.fenced
+        crash.update(fenced=self.fenced, fails=step == "fail")
         self._victim = self.start(
             "victim", planner=planner, wait=False, defaults=DYING, options={"strategy": self.strategy}, crash=crash,
             scripts=[*self.scripts, *halved],
@@ -158,14 +168,21 @@ class Case(Fleet):
         reports = [Report(p.partition_id, p.fencing_token, Outcome.COMPLETED, WIDTH) for p in claimed]
         self.partitions.report_partitions("earlier", reports)
 
-    def _archive(self) -> int:
-        """Compress what completed, as a leader of a moment; return how many."""
+    def _as_leader(self, does: Callable[[int], Any]) -> Any:
+        """Lead for a moment."""
         store = self.partitions.store
-        term = store.acquire_lock("leader", "archivist", 5.0, 0)
+        term = store.acquire_lock("leader", "test", 5.0, 0)
         assert term is not None
-        moved = self.partitions.archive_page(term, 0, 2**62)
+        done = does(term)
         store.release_lock("leader", term)
-        return moved
+        return done
+
+    def _archive(self) -> Any:
+        """Compress what completed; return how many."""
+        return self._as_leader(lambda term: self.partitions.archive_page(term, 0, 2**62))
+
+    def story(self) -> str:
+        return "\n".join("--- %s\n%s" % (worker.name, worker.tail()) for worker in self.workers)
 
     # -- step by step, so that many cases share one loop
 
@@ -217,6 +234,7 @@ class Case(Fleet):
     def _see(self) -> Dict[str, Any]:
         """Return what the store and the journal hold."""
         stats, held = self.partitions.get_partition_stats(), [p for p in self._there() if p.status in _HELD]
+        everything = self.partitions.get_all_partitions()
         index, store = self.partitions._archive_index(), self.store.namespaced(self.namespace)
         return {
             "total": stats.total, "pending": stats.pending, "claimed": stats.claimed, "running": stats.running,
@@ -227,7 +245,8 @@ class Case(Fleet):
             "attempts": len(self.journal.attempts()),
             "effects": sum(high - low + 1 for low, high in self.journal.applied()),
             "checkpoint": sum(p.checkpoint - p.min_id + 1 for p in held if p.checkpoint is not None),
-            "lost": sum(p.deliveries for p in self.partitions.get_all_partitions()),
+            "lost": sum(p.deliveries for p in everything), "failures": sum(p.attempt for p in everything),
+            "raised": sum(p.priority == PRIORITY for p in everything), "paused": self.partitions.is_paused(),
             "archived": sum(int(line.split()[1]) for line in index.values()),
             "chunks": sum(":value:chunk-" in key for key in store.all_keys()),
         }  # fmt: skip
@@ -236,7 +255,7 @@ class Case(Fleet):
         late = now() - self._died > BOUND + BUSY
         standby = self._standby
         assert standby is not None
-        if self.point.step == "command":
+        if self.point.step in ("command", "order"):
             self._check_command(("queued", "running", "done"))
         if not self.done() or not standby.of("became_leader"):
             assert not late, "was not taken over within %g s\n%s" % (BOUND + BUSY, self.story())
@@ -268,8 +287,11 @@ class Case(Fleet):
             assert 0 <= repeated <= INTERVAL or self.point.step == "start", "more than a checkpoint interval"
             assert tally["repeated"] == repeated, "%d effects repeated, expected %d" % (tally["repeated"], repeated)
         self.repeated = tally["repeated"]
-        if self.point.step == "command":
+        seen = self._see()
+        assert seen["failures"] == left["failures"], "%d failures, expected %d" % (seen["failures"], left["failures"])
+        if self.point.step in ("command", "order"):
             self._check_command()
+            assert seen["raised"] in (0, PARTITIONS), "the priority of %d was raised" % seen["raised"]
         if self.point.step == "archive":
             self._archive()
             assert self._see()["archived"] == PARTITIONS, "not all could be archived"

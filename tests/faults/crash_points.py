@@ -42,7 +42,8 @@ SCRIPTS: Dict[str, Sequence[str]] = {
     "start": ("work", "value_cas"), "report": ("work", "value_cas"), "release": ("work", "value_cas"),
     "checkpoint": ("checkpoint", "value_cas"), "plan": ("plan", "value_cas"), "elect": ("lock_acquire",),
     "extend": ("lock_renew",), "resign": ("lock_release",), "sweep": ("sweep", "value_cas"),
-    "command": ("plan", "value_cas"), "archive": ("archive_swap", "value_cas"),
+    "command": ("plan", "value_cas"), "order": ("command", "value_cas"), "fail": ("work", "value_cas"),
+    "archive": ("archive_swap", "value_cas"),
 }  # fmt: skip
 COMPARE_AND_SET = "value_cas"
 
@@ -127,13 +128,14 @@ class Steady:
     """
 
     def __init__(
-        self, journal: Journal, pause: float = 0.0, checkpoint: bool = True, fenced: bool = True,
+        self, journal: Journal, pause: float = 0.0, checkpoint: bool = True, fenced: bool = True, fails: bool = False,
         reach: Callable[[str], None] = lambda point: None, tell: Callable[..., None] = lambda kind: None,
     ) -> None:  # fmt: skip
         self._journal = journal
         self._pause = pause
         self._checkpoint = checkpoint
         self._fenced = fenced
+        self._fails = fails
         self._reach = reach
         self._tell = tell
 
@@ -143,6 +145,8 @@ class Steady:
         done_to = journal.take(lo, max_id, token, self._fenced)
         self._reach("work.began")
         self._tell("began")
+        if self._fails:
+            raise ValueError("this worker cannot do it")
         if self._pause and ctx.wait(self._pause):
             ctx.raise_if_cancelled()
         for first in range(min_id, max_id + 1, INTERVAL):
@@ -171,6 +175,7 @@ def _steps_of_turn(request: Any) -> Sequence[str]:
             ("claim", request.free + request.prefetch > 0),
             ("start", bool(request.starts)),
             ("report", Outcome.COMPLETED in outcomes),
+            ("fail", Outcome.ERROR in outcomes),
             ("release", Outcome.RELEASED in outcomes),
         )
         if there
@@ -203,7 +208,7 @@ def install(config: Dict[str, Any], journal: Journal, tell: Callable[..., None])
     wrap(redis_store.RedisDataStore, "release_lock", lambda *args: ("resign",))
     wrap(GuardedPlanner, "next_max_id", lambda *args: ("question",))
     for store in (HashCommands, SimpleCommands):
-        wrap(store, "step", lambda *args: ("command",))
+        wrap(store, "step", lambda term, job: ("command" if job.kind == "create" else "order",))
     crash.watch_the_wire()
     _around(Runner, "run", lambda: crash.reach("work.claimed"), lambda: crash.reach("work.returned"))
     _around(SimpleArchive, "write_chunks", None, lambda: crash.reach("archive.written"))
@@ -217,7 +222,10 @@ def install(config: Dict[str, Any], journal: Journal, tell: Callable[..., None])
     allocator.MAX_BATCH = 6  # type: ignore[misc]
     commands.MAX_BATCH = 5  # type: ignore[misc]
     archiver.AGE = archiver.INTERVAL = config.get("archive_every", archiver.AGE)
-    return Steady(journal, config.get("pause", 0.0), fenced=config.get("fenced", True), reach=crash.reach, tell=tell)
+    return Steady(
+        journal, config.get("pause", 0.0), fenced=config.get("fenced", True), fails=config.get("fails", False),
+        reach=crash.reach, tell=tell,
+    )  # fmt: skip
 
 
 def _around(owner: Any, method: str, before: Optional[Callable[[], None]], after: Optional[Callable[[], None]]) -> None:

@@ -82,6 +82,11 @@ WORKER_POINTS: List[Point] = [
         lambda n: _at((n - 1) // 2, steps=(n - 1) % 2 + 1, saved=(n - 1) % 2 + 1), 6,
     ),
     *_step("report", "report a completion", lambda n: _at(n - 1, 1, n, 3, 2), lambda n: _at(n, 1, n), 4),
+    # What failed waits for its next attempt, and the next partition is claimed.
+    *_step(
+        "fail", "report an exception",
+        lambda n: dict(_at(0), failures=0), lambda n: dict(_at(0, begun=1), failures=1, pending=PARTITIONS - 1),
+    ),
     *_step(
         "release", "give back what it holds, at stop",
         lambda n: _at(0, 1, 1), lambda n: _at(0, 0, 1, pending=PARTITIONS),
@@ -116,8 +121,14 @@ LEADER_POINTS: List[Point] = [
         lambda n: {"running": 2, "lost": 0}, lambda n: {"running": 0, "lost": 2}
     ),
     *_step(
-        "command", "carry an operator's command on by a step",
+        "command", "carry an operator's command to create on by a step",
         lambda n: {"total": 5 * (n - 1)}, lambda n: {"total": min(5 * n, PARTITIONS)}, 2,
+    ),
+    # The priority of all, in two steps; then the end of the pause.
+    *_step(
+        "order", "carry an operator's commands on that change what is there by a step",
+        lambda n: {"raised": min(5 * (n - 1), PARTITIONS), "paused": True},
+        lambda n: {"raised": min(5 * n, PARTITIONS), "paused": n < 3}, 3,
     ),
     *_step(
         "archive", "compress what completed, in the place of a chunk",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import pathlib
 import random
+import re
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import pytest
 
+import elk_coordinator
 from tests.faults.crash_case import Case, Cases, summary
 from tests.faults.crash_points import SCRIPTS
 from tests.faults.crash_table import CRASH_POINTS, LEADER_POINTS, WORKER_POINTS, Point
@@ -55,8 +57,10 @@ OUT_OF_THE_QUEUE = [
     [path, "if #to_pending > 0 then redis.call('ZADD', KEYS[%d], unpack(to_pending)) end" % key, ""]
     for path, key in (("partition/work", 3), ("partition/sweep", 5))
 ]  # fmt: skip
+NOT_DELAYED = ["partition/work", "if #to_delayed > 0 then redis.call('ZADD', KEYS[5], unpack(to_delayed)) end", ""]
 NOT_PLANNED = ["partition/plan", "redis.call('ZADD', key, unpack(scored))", ""]
 NO_MARK = ["partition/plan", "if ARGV[job] ~= '' then write_step", "if false then write_step"]
+NOT_QUEUED_ANEW = ["partition/command", "redis.call('ZADD', KEYS[6], unpack(to_pending))", ""]
 NO_CHUNK = ["partition/archive_swap", "  redis.call('HSET', KEYS[4], ARGV[2], ARGV[5])\n", ""]
 
 Control = Tuple[str, str, Dict[str, Any]]
@@ -79,6 +83,8 @@ CONTROLS: List[Control] = [
     ("extend.sent", "was not taken over", {"scripts": ENDLESS_TERM[1:]}),
     ("resign.sent", "a lease that was given up was waited for", {"scripts": [KEEPS_TERM]}),
     ("command.sent", "the command is otherwise", {"halved": [NO_MARK], "nth": 1}),
+    ("order.sent", "the priority of 3 was raised", {"halved": [NOT_QUEUED_ANEW], "nth": 1}),
+    ("fail.sent", "it is pending, but the indexes say", {"halved": [NOT_DELAYED]}),
     ("archive.sent", "held by no partition", {"halved": [NO_CHUNK]}),
     ("archive.sent", "its bytes are missing", {"broken": ["chunk last"], "strategy": SIMPLE}),
 ]
@@ -111,6 +117,25 @@ def test_every_step_has_its_three_points_and_no_name_is_given_twice() -> None:
     assert {point.step for point in CRASH_POINTS.values()} == {*SCRIPTS, "work", "question"}
     tried = {name for name, _, _ in QUICK_CONTROLS + CONTROLS}
     assert {name.partition(".")[0] for name in tried} == {*SCRIPTS, "work"}, "a step without a control"
+
+
+#: Scripts that write and are no step of the protocol between workers, or one that its points reach by another script.
+NO_STEPS = {
+    "acquire": "a claim by name, through the public face", "update": "the public face", "delete": "a command's step",
+    "quarantine": "sets an unreadable record aside; comes again with the next claim", "mark": "a leader's hint",
+    "plan_state": "clears a hint, which comes again", "submit": "an operator's request, sent again under its id",
+    "command_trim": "shortens what ended", "forget_commands": "removes what ended", "forget": "an instance's end",
+    "log_append": "the event log", "workers": "drops entries an hour old",
+}  # fmt: skip
+WRITES = re.compile(r"redis\.p?call\('(H(?:SET|DEL|INCRBY)|Z(?:ADD|REM)|S(?:ADD|REM)|DEL|XADD)'")
+
+
+def test_every_script_that_writes_is_a_step_with_points_or_said_to_be_none() -> None:
+    library = pathlib.Path(elk_coordinator.__file__).parent
+    scripts = [path for home in ("partition", "store") for path in (library / home / "lua").glob("*.lua")]
+    included = {"stamp", "state", "progress", "intervals"}
+    writing = {path.stem for path in scripts if WRITES.search(path.read_text())} - included
+    assert writing == {name for names in SCRIPTS.values() for name in names} | set(NO_STEPS)
 
 
 @pytest.mark.long
