@@ -81,7 +81,7 @@ CONTROLS: List[Control] = [
     ("plan.sent", "overlap", {"halved": [NOT_PLANNED]}),
     ("elect.sent", "was not taken over", {"scripts": ENDLESS_TERM}),
     ("extend.sent", "was not taken over", {"scripts": ENDLESS_TERM[1:]}),
-    ("resign.sent", "a lease that was given up was waited for", {"scripts": [KEEPS_TERM]}),
+    ("resign.sent", "left {'leads': True}", {"scripts": [KEEPS_TERM], "looks": True}),
     ("command.sent", "the command is otherwise", {"halved": [NO_MARK], "nth": 1}),
     ("order.sent", "the priority of 3 was raised", {"halved": [NOT_QUEUED_ANEW], "nth": 1}),
     ("fail.sent", "it is pending, but the indexes say", {"halved": [NOT_DELAYED]}),
