@@ -22,6 +22,7 @@ from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.protocols import EVENT_KINDS, Event, Listener
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.worker.context import Task
+from tests.faults import crash_points
 from tests.faults.journal import Journal, StaleToken
 
 CLOCK = Clock()
@@ -257,9 +258,12 @@ def main() -> int:
     store = RedisDataStore.from_url(config["url"])
     for path, old, new in config.get("scripts", ()):
         store.scripts.replace(path, old, new)
+    processor: Any = Work(config.get("work", {}), journal, gate)
+    if config.get("crash") and journal is not None:
+        processor = crash_points.install(config["crash"], journal, tell)
     coordinator = Coordinator(
-        config["namespace"], store, Work(config.get("work", {}), journal, gate), planner, worker_id=config["name"],
-        listeners=(Teller(),), **config["options"],
+        config["namespace"], store, processor, planner, worker_id=config["name"], listeners=(Teller(),),
+        **config["options"],
     )  # fmt: skip
     if "plan" in told:
         tell_plans()
