@@ -78,7 +78,8 @@ def row_of_done(partition_id: int, record: bytes) -> Row:
     """
     try:
         parts = record.split(b" ", 10)
-        low, span, created, token, version, deliveries, attempt, priority, processed = (int(part) for part in parts[:9])
+        low, span = int(parts[0], 16), int(parts[1], 16)
+        created, token, version, deliveries, attempt, priority, processed = (int(part) for part in parts[2:9])
         options = parts[10].decode("utf-8") if len(parts) > 10 else ""
         worker = parts[9].decode("utf-8", "replace")
     except (ValueError, IndexError) as exc:

@@ -29,8 +29,16 @@ STATUS_OF_LETTER: Dict[str, PartitionStatus] = {
 
 
 def pad(partition_id: int) -> str:
-    """Return a partition id as the 16 digits used as member and field."""
-    return "%016d" % partition_id
+    """Return a partition id as member and field: 14 hexadecimal digits, whose text order is number order.
+
+    Not decimal: 14 characters are the most that fit the smallest allocation of the server (docs/decisions/0010).
+    """
+    return "%014x" % partition_id
+
+
+def unpad(name: Any) -> int:
+    """Return the partition id that :func:`pad` encoded."""
+    return int(name, 16)
 
 
 def bound(value: int) -> str:
@@ -55,8 +63,14 @@ def uninterval(member: bytes) -> Range:
 
 
 def spec_head(min_id: int, max_id: int) -> str:
-    """Return the range part of a spec."""
-    return "%d %d" % (min_id, max_id - min_id)
+    """Return the range part of a spec: the first ID and the span, hexadecimal."""
+    return "%x %x" % (min_id, max_id - min_id)
+
+
+def read_head(head: bytes) -> Range:
+    """Return the range that a record begins with: what :func:`spec_head` wrote, whatever follows it."""
+    low, span = (int(part, 16) for part in head.split(b" ", 2)[:2])
+    return low, low + span
 
 
 def dump_options(options: Optional[Dict[str, Any]], partition_id: int) -> str:
@@ -109,7 +123,8 @@ def decode(
 
 def _decode_done(partition_id: int, done: bytes) -> Partition:
     parts = done.split(b" ", 10)
-    low, span, created, token, version = (int(part) for part in parts[:5])
+    low, span = int(parts[0], 16), int(parts[1], 16)
+    created, token, version = (int(part) for part in parts[2:5])
     return Partition(
         partition_id=partition_id,
         min_id=low,
@@ -132,7 +147,7 @@ def _decode_done(partition_id: int, done: bytes) -> Partition:
 
 def _decode_active(partition_id: int, spec: bytes, state: bytes, lease: bytes, score: bytes) -> Partition:
     head = spec.split(b" ", 3)
-    low, span, created = int(head[0]), int(head[1]), int(head[2])
+    low, span, created = int(head[0], 16), int(head[1], 16), int(head[2])
     options = _options(head[3]) if len(head) > 3 else {}
     if not state:
         return Partition(

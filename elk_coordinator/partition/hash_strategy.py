@@ -135,7 +135,7 @@ class HashPartitionStrategy(HashAudit):
         deadline = b"%d" % (int(reply[1]) // 1000 + int(request.lease * 1000))
         for i in range(7, len(reply), 3):
             try:
-                granted.append(codec.decode(int(reply[i]), reply[i + 1], reply[i + 2], lease=deadline))
+                granted.append(codec.decode(codec.unpad(reply[i]), reply[i + 1], reply[i + 2], lease=deadline))
             except StoreError as exc:
                 self.logger.error("%s; it is set aside", exc)
                 unreadable.append(reply[i])
@@ -173,7 +173,7 @@ class HashPartitionStrategy(HashAudit):
         wishes = {}
         for i in range(7, len(reply), 2):
             letter, _, who = reply[i + 1].decode("utf-8", "replace").partition(" ")
-            wishes[int(reply[i])] = (CancelReason.CANCELLED if letter == "C" else CancelReason.STOP, who)
+            wishes[codec.unpad(reply[i])] = (CancelReason.CANCELLED if letter == "C" else CancelReason.STOP, who)
         return Beat(
             frozenset(claim for claim, letter in zip(request.claims, letters) if letter == "x"),
             wishes,
@@ -210,7 +210,7 @@ class HashPartitionStrategy(HashAudit):
             partition_id, worker, token, deliveries, letter, error = reply[i : i + 6]
             reclaimed.append(
                 Reclaimed(
-                    int(partition_id),
+                    codec.unpad(partition_id),
                     worker.decode("utf-8", "replace"),
                     int(token),
                     int(deliveries),
@@ -260,12 +260,12 @@ class HashPartitionStrategy(HashAudit):
             len(partitions),
         ]
         for item in partitions:
-            args += (
-                codec.pad(item.partition_id),
-                -item.priority,
-                codec.spec_head(item.min_id, item.max_id),
-                codec.dump_options(item.options, item.partition_id),
-            )
+            options = codec.dump_options(item.options, item.partition_id)
+            args.append(
+                "%s %d %s %s" % (
+                    codec.pad(item.partition_id), -item.priority, codec.spec_head(item.min_id, item.max_id), options
+                )
+            )  # fmt: skip
         for ranges in (planned[0], planned[1], skipped[0], skipped[1]):
             args.append(len(ranges))
             args += [codec.interval(item) for item in ranges]
@@ -340,7 +340,7 @@ class HashPartitionStrategy(HashAudit):
             args += [codec.interval(item) for item in ranges]
         reply = self.store.run("partition/delete", keys, [*args, *chunk_args(chunks), term, *job])
         if reply[0] == 2:
-            return [int(name) for name in reply[1:]]
+            return [codec.unpad(name) for name in reply[1:]]
         self._plan_version(reply, expected_version, term)
         return []
 
@@ -369,7 +369,7 @@ class HashPartitionStrategy(HashAudit):
         while True:
             reply = self.store.run("partition/scan", [self.store.keys[key]], [cursor, MAX_BATCH, command])
             for name in reply[1:]:
-                yield int(name)
+                yield codec.unpad(name)
             cursor = reply[0]
             if int(cursor) == 0:
                 return

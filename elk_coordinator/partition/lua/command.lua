@@ -1,4 +1,4 @@
--- include: stamp.lua state.lua progress.lua
+-- include: stamp.lua id.lua state.lua progress.lua
 -- One step of an operator's command: its moves on at most 500 partitions, and its progress mark.
 -- Only what was there when the command was submitted is touched.
 --
@@ -29,9 +29,9 @@ done, skipped = tonumber(done), tonumber(skipped)
 
 local ids, ended = {}, ARGV[10] == '1'
 if move == 'A' then
-  ids = redis.call('ZRANGEBYLEX', KEYS[9], '(' .. string.format('%016.0f', tonumber(cursor)), '+', 'LIMIT', 0, ARGV[12])
+  ids = redis.call('ZRANGEBYLEX', KEYS[9], '(' .. id_text(tonumber(cursor)), '+', 'LIMIT', 0, ARGV[12])
   ended = #ids < tonumber(ARGV[12])
-  if #ids > 0 then cursor = ids[#ids] end
+  if #ids > 0 then cursor = text(id_number(ids[#ids])) end
 else
   for i = 13, #ARGV do ids[#ids + 1] = ARGV[i] end
   cursor = ARGV[9]
@@ -122,7 +122,7 @@ elseif move == 'M' then
 end
 
 local room, names = tonumber(ARGV[11]) - skipped, {}
-for i = 1, math.min(room, #left) do names[i] = string.format('%.0f', tonumber(left[i])) end
+for i = 1, math.min(room, #left) do names[i] = text(id_number(left[i])) end
 if #names > 0 then listed = (listed == '-' and '' or listed .. ',') .. table.concat(names, ',') end
 skipped = skipped + #left
 local state = ended and 'done' or 'running'

@@ -1,4 +1,4 @@
--- include: stamp.lua state.lua
+-- include: stamp.lua id.lua state.lua
 -- One turn of a worker: report what ended, mark what started, claim what comes next. The only script on the hot path.
 --
 -- KEYS   1 meta  2 streams  3 pending  4 suspects  5 delayed  6 leases  7 claimed  8 failed  9 specs  10 state
@@ -41,7 +41,7 @@ if previous then
   if tonumber(seq) == tonumber(ARGV[2]) then
     local reply = {1, text(now), lost_data, 0, 0, codes, -1}
     local names = {}
-    for id in string.gmatch(ids, '%d+') do names[#names + 1] = id end
+    for id in string.gmatch(ids, '%x+') do names[#names + 1] = id end
     if #names > 0 then
       local specs = redis.call('HMGET', KEYS[9], unpack(names))
       local states = redis.call('HMGET', KEYS[10], unpack(names))
@@ -216,7 +216,7 @@ local function prefer(looked, count, owned, area)
     -- As numbers: an equal score may be spelt "0" or "-0".
     local score, others = tonumber(looked[i + 1]), {}
     while looked[i] and tonumber(looked[i + 1]) == score do
-      local bucket = math.floor(tonumber(looked[i]) / area) % #owned
+      local bucket = math.floor(id_number(looked[i]) / area) % #owned
       local target = others
       if string.byte(owned, bucket + 1) == 49 then target = out end
       if #target < 2 * count then
