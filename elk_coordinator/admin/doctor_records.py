@@ -136,7 +136,8 @@ def _of_hash(store: RedisDataStore, now: float) -> Tuple[List[int], List[int]]:
     page = store.ask("HSCAN", store.keys["cancels"], 0, "COUNT", LOOKED_AT)[1]
     ids: List[Any] = sorted(pairs(page))[:LOOKED_AT]
     scores = store.ask("ZMSCORE", store.keys["leases"], *ids) if ids else []
-    return [codec.unpad(item) for item in overdue], [codec.unpad(word(i)) for i, score in zip(ids, scores) if score is None]
+    strangers = [codec.unpad(word(i)) for i, score in zip(ids, scores) if score is None]
+    return [codec.unpad(item) for item in overdue], strangers
 
 
 def _of_simple(strategy: SimplePartitionStrategy, now: float) -> Tuple[List[int], List[int]]:

@@ -6,7 +6,7 @@ IDs travel as text in both directions, so that no 64-bit number ever becomes a L
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from elk_coordinator.errors import ConfigError, StoreError
 from elk_coordinator.model import (
@@ -67,10 +67,14 @@ def spec_head(min_id: int, max_id: int) -> str:
     return "%x %x" % (min_id, max_id - min_id)
 
 
-def read_head(head: bytes) -> Range:
-    """Return the range that a record begins with: what :func:`spec_head` wrote, whatever follows it."""
-    low, span = (int(part, 16) for part in head.split(b" ", 2)[:2])
-    return low, low + span
+def read_head(low: bytes, span: bytes, created: bytes) -> Tuple[int, int, int]:
+    """Return first ID, span and stamp of creation: what every record begins with.
+
+    :raises ValueError: when these are none.
+    """
+    if len(created) != 14:
+        raise ValueError("no stamp of creation: %r" % created)
+    return int(low, 16), int(span, 16), int(created, 16)
 
 
 def dump_options(options: Optional[Dict[str, Any]], partition_id: int) -> str:
@@ -115,7 +119,7 @@ def decode(
         if done and not spec:
             return _decode_done(partition_id, done)
         return _decode_active(partition_id, spec, state, lease, score)
-    except (ValueError, IndexError, KeyError) as exc:
+    except (ValueError, IndexError, KeyError, TypeError) as exc:
         raise StoreError(
             "the record of partition %d cannot be read (%s); 'elk verify' names such records" % (partition_id, exc)
         ) from exc
@@ -123,8 +127,8 @@ def decode(
 
 def _decode_done(partition_id: int, done: bytes) -> Partition:
     parts = done.split(b" ", 10)
-    low, span = int(parts[0], 16), int(parts[1], 16)
-    created, token, version = (int(part) for part in parts[2:5])
+    low, span, created = read_head(*parts[:3])
+    token, version = int(parts[3]), int(parts[4])
     return Partition(
         partition_id=partition_id,
         min_id=low,
@@ -147,7 +151,7 @@ def _decode_done(partition_id: int, done: bytes) -> Partition:
 
 def _decode_active(partition_id: int, spec: bytes, state: bytes, lease: bytes, score: bytes) -> Partition:
     head = spec.split(b" ", 3)
-    low, span, created = int(head[0], 16), int(head[1], 16), int(head[2])
+    low, span, created = read_head(*head[:3])
     options = _options(head[3]) if len(head) > 3 else {}
     if not state:
         return Partition(

@@ -87,8 +87,8 @@ def of_partitions(
 
 
 def _spec(text: bytes) -> Tuple[int, int, int]:
-    low, high = codec.read_head(text)
-    return low, high, int(text.split(b" ", 3)[2])
+    low, span, created = codec.read_head(*text.split(b" ")[:3])
+    return low, low + span, created
 
 
 def of_reply(reply: Sequence[object]) -> OpenWork:

@@ -18,7 +18,7 @@ workers            zset    worker -> deadline (ms)                              
 worker_info        hash    worker -> JSON about it                                              heartbeat, beat
 streams            hash    <nonce>:<stream> -> last sequence number and answer; goes with       work, heartbeat
                            the worker, an hour after its last beat
-specs              hash    id -> "min span created [options]", min and span hexadecimal;              plan, work
+specs              hash    id -> "min span created [options]", the numbers hexadecimal;              plan, work
                            goes to ``done`` when completed
 state              hash    id -> the mutable part (state.lua), only if not plainly pending      work, sweep, ...
 pending            zset    id -> -priority: claimable now                                       plan, work, sweep

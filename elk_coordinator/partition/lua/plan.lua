@@ -1,4 +1,4 @@
--- include: stamp.lua id.lua progress.lua
+-- include: stamp.lua hex.lua progress.lua
 -- Create partitions and record their ranges as planned, or record skipped ranges, in one step.
 -- The caller merged the intervals; the version it read them at is the guard: whoever else planned in between wins.
 --
@@ -35,7 +35,7 @@ local last, floor = tonumber(meta[1] or '0'), tonumber(ARGV[3])
 local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1} end
 note_loss(KEYS[1], last, floor, stamp)
-local version = text(stamp)
+local version, created = text(stamp), hex_text(stamp)
 
 local n = tonumber(ARGV[6])
 local at = 7
@@ -45,16 +45,16 @@ for i = 1, n do
   local id, score, head, options = string.match(ARGV[at], '^(%x+) (%-?%d+) (%S+ %S+) (.*)$')
   specs[i * 2 - 1] = id
   if options == '' then
-    specs[i * 2] = head .. ' ' .. version
+    specs[i * 2] = head .. ' ' .. created
   else
-    specs[i * 2] = head .. ' ' .. version .. ' ' .. options
+    specs[i * 2] = head .. ' ' .. created .. ' ' .. options
   end
   pending[i * 2 - 1] = score
   pending[i * 2] = id
   if id > highest then highest = id end
   at = at + 1
 end
-if n > 0 then max_id = math.max(max_id, id_number(highest)) end
+if n > 0 then max_id = math.max(max_id, hex_number(highest)) end
 local lists = {}
 for list = 1, 4 do
   local count, members = tonumber(ARGV[at]), {}

@@ -1,4 +1,4 @@
--- include: stamp.lua id.lua state.lua
+-- include: stamp.lua hex.lua state.lua
 -- One turn of a worker: report what ended, mark what started, claim what comes next. The only script on the hot path.
 --
 -- KEYS   1 meta  2 streams  3 pending  4 suspects  5 delayed  6 leases  7 claimed  8 failed  9 specs  10 state
@@ -216,7 +216,7 @@ local function prefer(looked, count, owned, area)
     -- As numbers: an equal score may be spelt "0" or "-0".
     local score, others = tonumber(looked[i + 1]), {}
     while looked[i] and tonumber(looked[i + 1]) == score do
-      local bucket = math.floor(id_number(looked[i]) / area) % #owned
+      local bucket = math.floor((hex_number(looked[i]) or 0) / area) % #owned
       local target = others
       if string.byte(owned, bucket + 1) == 49 then target = out end
       if #target < 2 * count then
