@@ -113,17 +113,10 @@ class HashPartitionStrategy(HashAudit):
             len(request.reports),
         ]
         for report in request.reports:
-            args += (
-                codec.pad(report.partition_id),
-                report.token,
-                report.outcome.value,
-                report.processed,
-                int(report.delay * 1000),
-                codec.clip_error(report.error) if report.error else "",
-            )
+            facts = (report.partition_id, report.token, report.outcome.value, report.processed, report.delay * 1000)
+            args.append("%014x %d %s %d %d " % facts + (codec.clip_error(report.error) if report.error else ""))
         args.append(len(request.starts))
-        for partition_id, token in request.starts:
-            args += (codec.pad(partition_id), token)
+        args += ["%014x %d" % start for start in request.starts]
         if request.owned:
             args += (LOOK, request.owned, AREA)
         reply = self._checked(self.store.run("partition/work", self._turn_keys, args), "a turn")
@@ -133,12 +126,14 @@ class HashPartitionStrategy(HashAudit):
         ]
         granted, unreadable = [], []
         deadline = b"%d" % (int(reply[1]) // 1000 + int(request.lease * 1000))
-        for i in range(7, len(reply), 3):
+        for text in reply[7:]:
+            name, _, rest = text.partition(b" ")
+            spec, _, state = rest.partition(b"\n")
             try:
-                granted.append(codec.decode(codec.unpad(reply[i]), reply[i + 1], reply[i + 2], lease=deadline))
+                granted.append(codec.decode(codec.unpad(name), spec, state, lease=deadline))
             except StoreError as exc:
                 self.logger.error("%s; it is set aside", exc)
-                unreadable.append(reply[i])
+                unreadable.append(name)
         if unreadable:
             keys = self.store.keys.many("corrupt pending suspects delayed leases claimed failed")
             self.store.run("partition/quarantine", keys, unreadable)
