@@ -50,5 +50,6 @@ def simulated(
 
 def record_of(row: Row) -> str:
     """Return a row as work.lua writes it into ``done``."""
-    numbers = (row.low, row.span, row.created, row.token, row.version, row.deliveries, row.attempt, row.priority)
-    return " ".join(str(number) for number in (*numbers, row.processed)) + " %s %s" % (row.worker, row.options)
+    numbers = (row.token, row.version, row.deliveries, row.attempt, row.priority, row.processed)
+    head = "%x %x %014x" % (row.low, row.span, row.created)
+    return " ".join([head, *map(str, numbers), row.worker, row.options])

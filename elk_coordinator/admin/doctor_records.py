@@ -7,6 +7,7 @@ from typing import Any, List, Tuple
 from elk_coordinator.admin.doctor_fleet import Fleet, read_fleet
 from elk_coordinator.admin.findings import INFO, OK, PROBLEM, WARNING, Notes, pairs, some, word
 from elk_coordinator.model import HELD, PartitionFilter
+from elk_coordinator.partition import codec
 from elk_coordinator.partition.audit import verify
 from elk_coordinator.partition.simple_strategy import SimplePartitionStrategy
 from elk_coordinator.partition.strategy import PartitionStrategy
@@ -46,7 +47,7 @@ def examine_records(
             notes.add(
                 PROBLEM,
                 "corrupt",
-                "records that could not be read were set aside: %s" % some(sorted(int(item) for item in aside)),
+                "records that could not be read were set aside: %s" % some(sorted(codec.unpad(item) for item in aside)),
                 "Their ranges are planned, and nobody will work on them.",
                 "Find out who wrote them; delete them ('AdminClient.delete') so that their ranges become gaps again.",
             )
@@ -135,7 +136,8 @@ def _of_hash(store: RedisDataStore, now: float) -> Tuple[List[int], List[int]]:
     page = store.ask("HSCAN", store.keys["cancels"], 0, "COUNT", LOOKED_AT)[1]
     ids: List[Any] = sorted(pairs(page))[:LOOKED_AT]
     scores = store.ask("ZMSCORE", store.keys["leases"], *ids) if ids else []
-    return [int(item) for item in overdue], [int(word(i)) for i, score in zip(ids, scores) if score is None]
+    strangers = [codec.unpad(word(i)) for i, score in zip(ids, scores) if score is None]
+    return [codec.unpad(item) for item in overdue], strangers
 
 
 def _of_simple(strategy: SimplePartitionStrategy, now: float) -> Tuple[List[int], List[int]]:

@@ -22,6 +22,7 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 from elk_coordinator.errors import StoreError
 from elk_coordinator.model import Partition, PartitionStatus
+from elk_coordinator.partition.codec import read_head
 
 #: Ids per chunk: the chunk of a partition is ``partition_id // BUCKET``, so no index is needed to find it.
 BUCKET = 2000
@@ -78,10 +79,11 @@ def row_of_done(partition_id: int, record: bytes) -> Row:
     """
     try:
         parts = record.split(b" ", 10)
-        low, span, created, token, version, deliveries, attempt, priority, processed = (int(part) for part in parts[:9])
+        low, span, created = read_head(*parts[:3])
+        token, version, deliveries, attempt, priority, processed = (int(part) for part in parts[3:9])
         options = parts[10].decode("utf-8") if len(parts) > 10 else ""
         worker = parts[9].decode("utf-8", "replace")
-    except (ValueError, IndexError) as exc:
+    except (ValueError, IndexError, TypeError) as exc:
         raise StoreError("the record of partition %d cannot be read (%s)" % (partition_id, exc)) from exc
     return Row(
         partition_id, low, span, created, token, version, deliveries, attempt, priority, processed, worker, options

@@ -6,7 +6,7 @@ IDs travel as text in both directions, so that no 64-bit number ever becomes a L
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from elk_coordinator.errors import ConfigError, StoreError
 from elk_coordinator.model import (
@@ -29,8 +29,16 @@ STATUS_OF_LETTER: Dict[str, PartitionStatus] = {
 
 
 def pad(partition_id: int) -> str:
-    """Return a partition id as the 16 digits used as member and field."""
-    return "%016d" % partition_id
+    """Return a partition id as member and field: 14 hexadecimal digits, whose text order is number order.
+
+    Not decimal: 14 characters are the most that fit the smallest allocation of the server (docs/decisions/0010).
+    """
+    return "%014x" % partition_id
+
+
+def unpad(name: Any) -> int:
+    """Return the partition id that :func:`pad` encoded."""
+    return int(name, 16)
 
 
 def bound(value: int) -> str:
@@ -55,8 +63,18 @@ def uninterval(member: bytes) -> Range:
 
 
 def spec_head(min_id: int, max_id: int) -> str:
-    """Return the range part of a spec."""
-    return "%d %d" % (min_id, max_id - min_id)
+    """Return the range part of a spec: the first ID and the span, hexadecimal."""
+    return "%x %x" % (min_id, max_id - min_id)
+
+
+def read_head(low: bytes, span: bytes, created: bytes) -> Tuple[int, int, int]:
+    """Return first ID, span and stamp of creation: what every record begins with.
+
+    :raises ValueError: when these are none.
+    """
+    if len(created) != 14:
+        raise ValueError("no stamp of creation: %r" % created)
+    return int(low, 16), int(span, 16), int(created, 16)
 
 
 def dump_options(options: Optional[Dict[str, Any]], partition_id: int) -> str:
@@ -101,7 +119,7 @@ def decode(
         if done and not spec:
             return _decode_done(partition_id, done)
         return _decode_active(partition_id, spec, state, lease, score)
-    except (ValueError, IndexError, KeyError) as exc:
+    except (ValueError, IndexError, KeyError, TypeError) as exc:
         raise StoreError(
             "the record of partition %d cannot be read (%s); 'elk verify' names such records" % (partition_id, exc)
         ) from exc
@@ -109,7 +127,8 @@ def decode(
 
 def _decode_done(partition_id: int, done: bytes) -> Partition:
     parts = done.split(b" ", 10)
-    low, span, created, token, version = (int(part) for part in parts[:5])
+    low, span, created = read_head(*parts[:3])
+    token, version = int(parts[3]), int(parts[4])
     return Partition(
         partition_id=partition_id,
         min_id=low,
@@ -132,7 +151,7 @@ def _decode_done(partition_id: int, done: bytes) -> Partition:
 
 def _decode_active(partition_id: int, spec: bytes, state: bytes, lease: bytes, score: bytes) -> Partition:
     head = spec.split(b" ", 3)
-    low, span, created = int(head[0]), int(head[1]), int(head[2])
+    low, span, created = read_head(*head[:3])
     options = _options(head[3]) if len(head) > 3 else {}
     if not state:
         return Partition(

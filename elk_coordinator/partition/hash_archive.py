@@ -43,7 +43,7 @@ class HashArchive(PartitionStrategy):
     def due_page(self, cursor: str, age: float) -> DuePage:
         args: List[Any] = [cursor, MAX_BATCH, int(age * 1e6)]
         reply = self.store.run("partition/archive_look", self.store.keys.many("done meta"), args)
-        due = {int(name) // MAX_BATCH for name in reply[5:]}
+        due = {codec.unpad(name) // MAX_BATCH for name in reply[5:]}
         return DuePage(reply[0].decode(), int(reply[1]), reply[2], int(reply[3]), due, bool(reply[4]))
 
     def _due(self, page: int, cutoff: int) -> Tuple[str, bytes, List[Row]]:
@@ -53,7 +53,7 @@ class HashArchive(PartitionStrategy):
         rows = []
         for i in range(2, len(reply), 2):
             try:
-                rows.append(row_of_done(int(reply[i]), reply[i + 1]))
+                rows.append(row_of_done(codec.unpad(reply[i]), reply[i + 1]))
             except StoreError as exc:
                 # It stays where it is; verify names it.
                 self.logger.error("%s; it is not archived", exc)

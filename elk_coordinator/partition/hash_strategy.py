@@ -113,17 +113,10 @@ class HashPartitionStrategy(HashAudit):
             len(request.reports),
         ]
         for report in request.reports:
-            args += (
-                codec.pad(report.partition_id),
-                report.token,
-                report.outcome.value,
-                report.processed,
-                int(report.delay * 1000),
-                codec.clip_error(report.error) if report.error else "",
-            )
+            facts = (report.partition_id, report.token, report.outcome.value, report.processed, report.delay * 1000)
+            args.append("%014x %d %s %d %d " % facts + (codec.clip_error(report.error) if report.error else ""))
         args.append(len(request.starts))
-        for partition_id, token in request.starts:
-            args += (codec.pad(partition_id), token)
+        args += ["%014x %d" % start for start in request.starts]
         if request.owned:
             args += (LOOK, request.owned, AREA)
         reply = self._checked(self.store.run("partition/work", self._turn_keys, args), "a turn")
@@ -133,12 +126,14 @@ class HashPartitionStrategy(HashAudit):
         ]
         granted, unreadable = [], []
         deadline = b"%d" % (int(reply[1]) // 1000 + int(request.lease * 1000))
-        for i in range(7, len(reply), 3):
+        for text in reply[7:]:
+            name, _, rest = text.partition(b" ")
+            spec, _, state = rest.partition(b"\n")
             try:
-                granted.append(codec.decode(int(reply[i]), reply[i + 1], reply[i + 2], lease=deadline))
+                granted.append(codec.decode(codec.unpad(name), spec, state, lease=deadline))
             except StoreError as exc:
                 self.logger.error("%s; it is set aside", exc)
-                unreadable.append(reply[i])
+                unreadable.append(name)
         if unreadable:
             keys = self.store.keys.many("corrupt pending suspects delayed leases claimed failed")
             self.store.run("partition/quarantine", keys, unreadable)
@@ -173,7 +168,7 @@ class HashPartitionStrategy(HashAudit):
         wishes = {}
         for i in range(7, len(reply), 2):
             letter, _, who = reply[i + 1].decode("utf-8", "replace").partition(" ")
-            wishes[int(reply[i])] = (CancelReason.CANCELLED if letter == "C" else CancelReason.STOP, who)
+            wishes[codec.unpad(reply[i])] = (CancelReason.CANCELLED if letter == "C" else CancelReason.STOP, who)
         return Beat(
             frozenset(claim for claim, letter in zip(request.claims, letters) if letter == "x"),
             wishes,
@@ -210,7 +205,7 @@ class HashPartitionStrategy(HashAudit):
             partition_id, worker, token, deliveries, letter, error = reply[i : i + 6]
             reclaimed.append(
                 Reclaimed(
-                    int(partition_id),
+                    codec.unpad(partition_id),
                     worker.decode("utf-8", "replace"),
                     int(token),
                     int(deliveries),
@@ -260,12 +255,12 @@ class HashPartitionStrategy(HashAudit):
             len(partitions),
         ]
         for item in partitions:
-            args += (
-                codec.pad(item.partition_id),
-                -item.priority,
-                codec.spec_head(item.min_id, item.max_id),
-                codec.dump_options(item.options, item.partition_id),
-            )
+            options = codec.dump_options(item.options, item.partition_id)
+            args.append(
+                "%s %d %s %s" % (
+                    codec.pad(item.partition_id), -item.priority, codec.spec_head(item.min_id, item.max_id), options
+                )
+            )  # fmt: skip
         for ranges in (planned[0], planned[1], skipped[0], skipped[1]):
             args.append(len(ranges))
             args += [codec.interval(item) for item in ranges]
@@ -340,7 +335,7 @@ class HashPartitionStrategy(HashAudit):
             args += [codec.interval(item) for item in ranges]
         reply = self.store.run("partition/delete", keys, [*args, *chunk_args(chunks), term, *job])
         if reply[0] == 2:
-            return [int(name) for name in reply[1:]]
+            return [codec.unpad(name) for name in reply[1:]]
         self._plan_version(reply, expected_version, term)
         return []
 
@@ -369,7 +364,7 @@ class HashPartitionStrategy(HashAudit):
         while True:
             reply = self.store.run("partition/scan", [self.store.keys[key]], [cursor, MAX_BATCH, command])
             for name in reply[1:]:
-                yield int(name)
+                yield codec.unpad(name)
             cursor = reply[0]
             if int(cursor) == 0:
                 return

@@ -29,12 +29,35 @@ class Planning(Archive):
         """
         wanted = checked_input(partitions)
         created: List[Partition] = []
+        state: Optional[PlanState] = None
         for start in range(0, len(wanted), MAX_BATCH):
+            batch = wanted[start : start + MAX_BATCH]
+            state = self._append_batch(batch, state or self.plan_state())
+            if state is not None:
+                created.extend(new_partition(item, state.version) for item in batch)
+                continue
             try:
-                created.extend(self._create_batch(wanted[start : start + MAX_BATCH]))
+                created.extend(self._create_batch(batch))
             except RangeConflict as exc:
                 raise RangeConflict(exc.requested, exc.existing, "conflicts with", created) from exc
         return created
+
+    def _append_batch(self, batch: Sequence[CreatePartition], state: PlanState) -> Optional[PlanState]:
+        """Create a batch whose ids and ranges lie behind all that there ever was: nothing to read, nothing to collide.
+
+        :return: the state after it; None when it is no such batch, or the plan is no longer at *state*.
+        """
+        if batch[0].partition_id <= state.max_partition_id:
+            return None
+        if state.last is not None and min(p.min_id for p in batch) <= state.last[1]:
+            return None
+        known = [state.last] if state.last is not None else []
+        gone, come = intervals.added(known, [(p.min_id, p.max_id) for p in batch])
+        try:
+            version = self._plan(state.version, None, batch, (gone, come), ((), ()))
+        except VersionConflict:
+            return None
+        return attr.evolve(state, version=version, last=come[-1], max_partition_id=batch[-1].partition_id)
 
     def _create_batch(self, batch: Sequence[CreatePartition]) -> List[Partition]:
         for _ in range(_PLAN_TRIES):

@@ -7,6 +7,7 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 import attr
 
 from elk_coordinator.model import Partition, PartitionStatus, Range
+from elk_coordinator.partition import codec
 
 #: The most active partitions of which every range is read; of more, so many are sampled.
 MOST = 2000
@@ -86,7 +87,7 @@ def of_partitions(
 
 
 def _spec(text: bytes) -> Tuple[int, int, int]:
-    low, span, created = (int(part) for part in text.split(b" ")[:3])
+    low, span, created = codec.read_head(*text.split(b" ")[:3])
     return low, low + span, created
 
 

@@ -18,7 +18,7 @@ workers            zset    worker -> deadline (ms)                              
 worker_info        hash    worker -> JSON about it                                              heartbeat, beat
 streams            hash    <nonce>:<stream> -> last sequence number and answer; goes with       work, heartbeat
                            the worker, an hour after its last beat
-specs              hash    id -> "min span created [options]": the immutable part;              plan, work
+specs              hash    id -> "min span created [options]", the numbers hexadecimal;              plan, work
                            goes to ``done`` when completed
 state              hash    id -> the mutable part (state.lua), only if not plainly pending      work, sweep, ...
 pending            zset    id -> -priority: claimable now                                       plan, work, sweep
@@ -49,7 +49,7 @@ events             stream  batch, entry (JSON of one event: kind, worker, time, 
 corrupt            set     ids whose record could not be read: set aside, named by verify       work, sweep
 =================  ======  ===================================================================  ======================
 
-Members and fields for partition ids are the id padded to 16 digits, so that text order is number order.
+Members and fields for partition ids are 14 hexadecimal digits (``printf %014x 1000``): text order is number order.
 """
 
 from __future__ import annotations

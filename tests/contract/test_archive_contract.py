@@ -644,10 +644,10 @@ def test_a_partition_in_two_places_is_named(hash_backend: Any) -> None:
     stopped = hash_backend.stop_time()
     strategy = hash_backend.new_strategy()
     complete(strategy, parts(1, 2))
-    record = hash_backend.raw.hget(hash_backend.key("done"), "%016d" % 1)
+    record = hash_backend.raw.hget(hash_backend.key("done"), "%014x" % 1)
     stopped.advance(1.0)
     archive(strategy, lead(strategy))
-    hash_backend.raw.hset(hash_backend.key("done"), "%016d" % 1, record)
+    hash_backend.raw.hset(hash_backend.key("done"), "%014x" % 1, record)
     assert any("more than one of" in text for text in verify(strategy).problems)
 
 
@@ -698,7 +698,7 @@ def test_an_archived_partition_takes_at_most_five_bytes(real_backend: Any) -> No
     rows = simulated(50_000, seed=7)
     pipe = real_backend.raw.pipeline(transaction=False)
     for row in rows:
-        pipe.hset(real_backend.key("done"), "%016d" % row.partition_id, record_of(row))
+        pipe.hset(real_backend.key("done"), "%014x" % row.partition_id, record_of(row))
     pipe.execute()
 
     def memory(*names: str) -> int:

@@ -806,10 +806,10 @@ def test_a_hundred_thousand_failed_ones_are_retried_in_steps(real_backend: Any) 
     raw = real_backend.raw.pipeline(transaction=False)
     for start in range(1, count + 1, 5000):
         page = range(start, start + 5000)
-        raw.hset(real_backend.key("specs"), mapping={"%016d" % i: "%d 9 1000" % (i * 10) for i in page})
+        raw.hset(real_backend.key("specs"), mapping={"%014x" % i: "%x 9 00000000001000" % (i * 10) for i in page})
         line = "F 5 6 0 3 3 0 - 0 E 0 w broken"
-        raw.hset(real_backend.key("state"), mapping={"%016d" % i: line for i in page})
-        raw.zadd(real_backend.key("failed"), {"%016d" % i: 0 for i in page})
+        raw.hset(real_backend.key("state"), mapping={"%014x" % i: line for i in page})
+        raw.zadd(real_backend.key("failed"), {"%014x" % i: 0 for i in page})
     raw.execute()
     desk = Desk(strategy)
     name, turns = desk.admin.retry_failed(), 0

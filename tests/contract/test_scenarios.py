@@ -22,7 +22,7 @@ def test_a_corrupt_record_is_set_aside_and_hides_no_other(
 ) -> None:
     strategy = hash_backend.new_strategy(partition_lock_expiry=LEASE)
     strategy.create_partitions_if_not_exist(parts(*range(1, 6)))
-    hash_backend.raw.hset(hash_backend.key("specs"), b"%016d" % 3, damage)
+    hash_backend.raw.hset(hash_backend.key("specs"), b"%014x" % 3, damage)
     caplog.set_level(logging.ERROR)
     for read in (
         strategy.get_all_partitions,

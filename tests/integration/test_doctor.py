@@ -383,7 +383,7 @@ def test_data_were_lost(store: RedisDataStore, client: Any) -> None:
 
 # -- the records -----------------------------------------------------------------------------------------------------
 
-ID = "%016d"
+ID = "%014x"
 
 
 def change_document(store: RedisDataStore, change: Callable[[Any], None]) -> None:

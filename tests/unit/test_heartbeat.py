@@ -495,11 +495,11 @@ class Real:
         self.leases = self.strategy.store.keys["leases"]
 
     def deadline(self, partition_id: int) -> Optional[float]:
-        score = self.client.zscore(self.leases, "%016d" % partition_id)
+        score = self.client.zscore(self.leases, "%014x" % partition_id)
         return None if score is None else score / 1000 - self.strategy.store.now()
 
     def set_deadline(self, partition_id: int, seconds: float) -> None:
-        self.client.zadd(self.leases, {"%016d" % partition_id: int((self.strategy.store.now() + seconds) * 1000)})
+        self.client.zadd(self.leases, {"%014x" % partition_id: int((self.strategy.store.now() + seconds) * 1000)})
 
 
 @pytest.fixture

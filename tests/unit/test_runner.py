@@ -126,7 +126,7 @@ class Bench:
     def lose_to_another(self) -> Partition:
         """Have the lease run out in the store and somebody else take the partition."""
         keys = self.strategy.store.keys  # type: ignore[attr-defined]
-        self.strategy.store._link.client().zadd(keys["leases"], {"%016d" % 1: 1})  # type: ignore[attr-defined]
+        self.strategy.store._link.client().zadd(keys["leases"], {"%014x" % 1: 1})  # type: ignore[attr-defined]
         self.strategy.sweep()
         assert self.strategy.claim_partitions("worker-2")
         return self.strategy.get_partition(1)
@@ -452,7 +452,7 @@ def test_a_token_is_valid_until_the_partition_is_taken(bench: Bench, ending: Pro
         # The deadline passes here and in the store; nobody takes the partition.
         after(bench, CancelReason.LEASE_LOST, lambda *_: None)(ctx)
         keys = bench.strategy.store.keys  # type: ignore[attr-defined]
-        bench.strategy.store._link.client().zadd(keys["leases"], {"%016d" % 1: 1})  # type: ignore[attr-defined]
+        bench.strategy.store._link.client().zadd(keys["leases"], {"%014x" % 1: 1})  # type: ignore[attr-defined]
         return ending(ctx, *args)
 
     assert bench.run(process).status is status

@@ -1,4 +1,4 @@
--- include: stamp.lua state.lua progress.lua
+-- include: stamp.lua hex.lua state.lua progress.lua
 -- One step of an operator's command: its moves on at most 500 partitions, and its progress mark.
 -- Only what was there when the command was submitted is touched.
 --
@@ -29,9 +29,9 @@ done, skipped = tonumber(done), tonumber(skipped)
 
 local ids, ended = {}, ARGV[10] == '1'
 if move == 'A' then
-  ids = redis.call('ZRANGEBYLEX', KEYS[9], '(' .. string.format('%016.0f', tonumber(cursor)), '+', 'LIMIT', 0, ARGV[12])
+  ids = redis.call('ZRANGEBYLEX', KEYS[9], '(' .. hex_text(tonumber(cursor)), '+', 'LIMIT', 0, ARGV[12])
   ended = #ids < tonumber(ARGV[12])
-  if #ids > 0 then cursor = ids[#ids] end
+  if #ids > 0 then cursor = text(hex_number(ids[#ids]) or 2 ^ 53) end
 else
   for i = 13, #ARGV do ids[#ids + 1] = ARGV[i] end
   cursor = ARGV[9]
@@ -44,14 +44,15 @@ if #ids > 0 then
   local scores, suspects = redis.call('ZMSCORE', KEYS[6], unpack(ids)), redis.call('ZMSCORE', KEYS[7], unpack(ids))
   local wished, completed = redis.call('HMGET', KEYS[12], unpack(ids)), redis.call('HMGET', KEYS[13], unpack(ids))
   for i, id in ipairs(ids) do
-    local created = specs[i] and string.match(specs[i], '^%S+ %S+ (%d+)')
+    local created = specs[i] and string.match(specs[i], '^%S+ %S+ (%x+)')
+    created = created and hex_number(created)
     local s = lines[i] and read_state(lines[i])
     if created and not lines[i] then
       -- Plainly pending: no state yet.
-      s = {status = 'P', token = '0', version = created, lease = '0', deliveries = 0, attempt = 0, checkpoint = '-',
+      s = {status = 'P', token = '0', version = text(created), lease = '0', deliveries = 0, attempt = 0, checkpoint = '-',
         processed = '0', outcome = '-', retry = '0', worker = '-', err = '', priority = text(0 - tonumber(scores[i] or '0'))}
     end
-    local there = created and s and tonumber(created) < before
+    local there = created and s and created < before
     local changed = false
     if there and (move == 'T' or move == 'A') then
       if s.status == 'F' and tonumber(s.version) < before then
@@ -122,7 +123,7 @@ elseif move == 'M' then
 end
 
 local room, names = tonumber(ARGV[11]) - skipped, {}
-for i = 1, math.min(room, #left) do names[i] = string.format('%.0f', tonumber(left[i])) end
+for i = 1, math.min(room, #left) do names[i] = text(hex_number(left[i]) or 0) end
 if #names > 0 then listed = (listed == '-' and '' or listed .. ',') .. table.concat(names, ',') end
 skipped = skipped + #left
 local state = ended and 'done' or 'running'

@@ -1,11 +1,11 @@
--- include: stamp.lua progress.lua
+-- include: stamp.lua hex.lua progress.lua
 -- Create partitions and record their ranges as planned, or record skipped ranges, in one step.
 -- The caller merged the intervals; the version it read them at is the guard: whoever else planned in between wins.
 --
 -- KEYS   1 meta  2 lock:leader  3 planned  4 skipped  5 specs  6 pending  7 command_state  8 command_queue
 --        9 command_ended
 -- ARGV   1 expected version  2 term of the leader, or '' for a public create  3 floor  4 channel
---        5 name of this request  6 number of partitions, then per partition: id, -priority, spec head "min span", options JSON or ''
+--        5 name of this request  6 number of partitions, then per partition "id -priority min span options", options JSON or ''
 --        then four lists, each a count and its members: planned removed, planned added, skipped removed, skipped added
 --        then of the operator's command this is a step of: its id ('' = none), the mark it was computed from, its new state,
 --        the rest of its new mark
@@ -35,25 +35,26 @@ local last, floor = tonumber(meta[1] or '0'), tonumber(ARGV[3])
 local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1} end
 note_loss(KEYS[1], last, floor, stamp)
-local version = text(stamp)
+local version, created = text(stamp), hex_text(stamp)
 
 local n = tonumber(ARGV[6])
 local at = 7
-local specs, pending = {}, {}
+local specs, pending, highest = {}, {}, ''
 local max_id = tonumber(meta[3] or '0')
 for i = 1, n do
-  local id, score, head, options = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  specs[#specs + 1] = id
+  local id, score, head, options = string.match(ARGV[at], '^(%x+) (%-?%d+) (%S+ %S+) (.*)$')
+  specs[i * 2 - 1] = id
   if options == '' then
-    specs[#specs + 1] = head .. ' ' .. version
+    specs[i * 2] = head .. ' ' .. created
   else
-    specs[#specs + 1] = head .. ' ' .. version .. ' ' .. options
+    specs[i * 2] = head .. ' ' .. created .. ' ' .. options
   end
-  pending[#pending + 1] = score
-  pending[#pending + 1] = id
-  if tonumber(id) > max_id then max_id = tonumber(id) end
-  at = at + 4
+  pending[i * 2 - 1] = score
+  pending[i * 2] = id
+  if id > highest then highest = id end
+  at = at + 1
 end
+if n > 0 then max_id = math.max(max_id, hex_number(highest)) end
 local lists = {}
 for list = 1, 4 do
   local count, members = tonumber(ARGV[at]), {}

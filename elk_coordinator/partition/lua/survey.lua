@@ -38,7 +38,7 @@ end
 local created = {}
 if #oldest > 0 then
   for i, spec in ipairs(redis.call('HMGET', KEYS[6], unpack(oldest))) do
-    created[i] = spec and string.match(spec, '^%-?%d+ %d+ %d+') or ''
+    created[i] = spec and string.match(spec, '^%-?%x+ %x+ %x+') or ''
   end
 end
 
@@ -52,7 +52,7 @@ end
 local names, ranges = {}, {}
 for i = 1, #flat, 2 do
   names[#names + 1] = flat[i]
-  ranges[#ranges + 1] = string.match(flat[i + 1], '^%-?%d+ %d+ %d+') or ''
+  ranges[#ranges + 1] = string.match(flat[i + 1], '^%-?%x+ %x+ %x+') or ''
 end
 for start = 1, #names, 1000 do
   local last = math.min(start + 999, #names)

@@ -1,4 +1,4 @@
--- include: stamp.lua state.lua
+-- include: stamp.lua hex.lua state.lua
 -- Change options, error and, while it is pending, the priority of one active partition.
 --
 -- KEYS   1 meta  2 pending  3 suspects  4 specs  5 state  6 streams
@@ -25,7 +25,7 @@ if not score then
 end
 if not s then
   -- Plainly pending: no state yet.
-  s = {status = 'P', token = '0', version = created, lease = '0', deliveries = 0, attempt = 0, checkpoint = '-',
+  s = {status = 'P', token = '0', version = text(hex_number(created) or 0), lease = '0', deliveries = 0, attempt = 0, checkpoint = '-',
     processed = '0', outcome = '-', retry = '0', worker = '-', err = '', priority = text(0 - tonumber(score or '0'))}
 end
 if ARGV[3] ~= '' and ARGV[3] ~= s.version then return {0, s.version} end

@@ -1,14 +1,15 @@
--- include: stamp.lua state.lua
+-- include: stamp.lua hex.lua state.lua
 -- One turn of a worker: report what ended, mark what started, claim what comes next. The only script on the hot path.
 --
 -- KEYS   1 meta  2 streams  3 pending  4 suspects  5 delayed  6 leases  7 claimed  8 failed  9 specs  10 state
 --        11 done  12 cancels  13 corrupt
 -- ARGV   1 stream  2 sequence number  3 floor  4 worker  5 lease_ms  6 free slots  7 prefetch  8 suspects allowed (0/1)
 --        9 max_attempts  10 max_deliveries  11 channel  12 number of reports
---        then per report: id, token, outcome letter, processed, delay_ms, error; then the number of starts;
---        then per start: id, token; then, with affinity only: how far to look at the head of the queue (at most 500),
+--        then per report "id token outcome processed delay_ms error", outcome a letter; then the number of starts;
+--        then per start "id token"; then, with affinity only: how far to look at the head of the queue (at most 500),
 --        a character per bucket of areas ('1' this worker's), partitions per area
--- Reply  {1, now_us, lost_data, left, expired, codes, due, id, spec, state, id, spec, state, ...}
+--        One text each, and one per grant: on the caller's side every single value costs microseconds.
+-- Reply  {1, now_us, lost_data, left, expired, codes, due, "id spec" newline "state", ...}; a spec holds no newline
 --        due: ms until the next retry may be claimed, told to who got less than it wanted, else -1
 --        codes: a letter per report: C completed, P pending, F failed, '-' the claim is gone (nothing changed)
 --        {0} stale: a later turn of this stream ran already   {-1} floor refused
@@ -30,7 +31,7 @@ note_loss(KEYS[1], last, floor, stamp)
 local worker, lease_ms = ARGV[4], tonumber(ARGV[5])
 local at = 13
 local reports = tonumber(ARGV[12])
-local starts_at = at + reports * 6
+local starts_at = at + reports
 local starts = tonumber(ARGV[starts_at])
 
 -- Has this turn, or a later one, run before? "sequence codes first_token id,id,id"
@@ -41,16 +42,14 @@ if previous then
   if tonumber(seq) == tonumber(ARGV[2]) then
     local reply = {1, text(now), lost_data, 0, 0, codes, -1}
     local names = {}
-    for id in string.gmatch(ids, '%d+') do names[#names + 1] = id end
+    for id in string.gmatch(ids, '%x+') do names[#names + 1] = id end
     if #names > 0 then
       local specs = redis.call('HMGET', KEYS[9], unpack(names))
       local states = redis.call('HMGET', KEYS[10], unpack(names))
       for i, id in ipairs(names) do
         local s = states[i] and read_state(states[i])
         if s and specs[i] and s.token == text(tonumber(first) + i - 1) and (s.status == 'R' or s.status == 'C') then
-          reply[#reply + 1] = id
-          reply[#reply + 1] = specs[i]
-          reply[#reply + 1] = states[i]
+          reply[#reply + 1] = id .. ' ' .. specs[i] .. '\n' .. states[i]
         end
       end
     end
@@ -60,8 +59,12 @@ end
 
 -- The records of everything reported or started, in one read.
 local ids, states, specs = {}, {}, {}
-for i = 0, reports - 1 do ids[#ids + 1] = ARGV[at + i * 6] end
-for i = 0, starts - 1 do ids[#ids + 1] = ARGV[starts_at + 1 + i * 2] end
+local tokens, outcomes, amounts, delays, errors = {}, {}, {}, {}, {}
+for i = 1, reports do
+  ids[i], tokens[i], outcomes[i], amounts[i], delays[i], errors[i] =
+    string.match(ARGV[at + i - 1], '^(%S+) (%d+) (%a) (%d+) (%d+) (.*)$')
+end
+for i = reports + 1, reports + starts do ids[i], tokens[i] = string.match(ARGV[starts_at + i - reports], '^(%S+) (%d+)$') end
 if #ids > 0 then states = redis.call('HMGET', KEYS[10], unpack(ids)) end
 if reports > 0 then
   local names = {}
@@ -71,8 +74,8 @@ end
 
 -- What operators want of those that did not complete: a cancel outranks another attempt.
 local wishes = {}
-for i = 0, reports - 1 do
-  if ARGV[at + i * 6 + 2] ~= 'C' then
+for i = 1, reports do
+  if outcomes[i] ~= 'C' then
     local names = {}
     for k = 1, reports do names[k] = ids[k] end
     wishes = redis.call('HMGET', KEYS[12], unpack(names))
@@ -90,8 +93,7 @@ local seen_done
 local handled = {}
 
 for i = 1, reports do
-  local base = at + (i - 1) * 6
-  local id, token, outcome = ARGV[base], ARGV[base + 1], ARGV[base + 2]
+  local id, token, outcome = ids[i], tokens[i], outcomes[i]
   local s = states[i] and read_state(states[i])
   local code = '-'
   -- A completion needs the immutable part; without a readable one the claim is left to its deadline, then set aside.
@@ -115,13 +117,13 @@ for i = 1, reports do
       code = 'C'
       set_done[#set_done + 1] = id
       set_done[#set_done + 1] = head .. ' ' .. token .. ' ' .. version .. ' ' .. string.format('%d', s.deliveries)
-        .. ' ' .. string.format('%d', s.attempt) .. ' ' .. s.priority .. ' ' .. ARGV[base + 3] .. ' ' .. s.worker
+        .. ' ' .. string.format('%d', s.attempt) .. ' ' .. s.priority .. ' ' .. amounts[i] .. ' ' .. s.worker
         .. ' ' .. options
       del_state[#del_state + 1] = id
     else
-      local delay = tonumber(ARGV[base + 4])
+      local delay = tonumber(delays[i])
       s.status, s.lease, s.version, s.retry = 'P', '0', version, '0'
-      if ARGV[base + 5] ~= '' then s.err = ARGV[base + 5] end
+      if errors[i] ~= '' then s.err = errors[i] end
       if outcome == 'E' or outcome == 'F' then s.attempt = s.attempt + 1 end
       if outcome == 'L' then
         s.deliveries = s.deliveries + 1
@@ -165,13 +167,13 @@ local returned = #to_pending + #to_suspects > 0
 
 local started = {}
 for i = 1, starts do
-  local base = starts_at + 1 + (i - 1) * 2
+  local id = ids[reports + i]
   local s = states[reports + i] and read_state(states[reports + i])
-  if s and not handled[ARGV[base]] and s.token == ARGV[base + 1] and s.status == 'C' then
+  if s and not handled[id] and s.token == tokens[reports + i] and s.status == 'C' then
     s.status, s.version = 'R', version
-    set_state[#set_state + 1] = ARGV[base]
+    set_state[#set_state + 1] = id
     set_state[#set_state + 1] = write_state(s)
-    started[#started + 1] = ARGV[base]
+    started[#started + 1] = id
   end
 end
 
@@ -216,7 +218,7 @@ local function prefer(looked, count, owned, area)
     -- As numbers: an equal score may be spelt "0" or "-0".
     local score, others = tonumber(looked[i + 1]), {}
     while looked[i] and tonumber(looked[i + 1]) == score do
-      local bucket = math.floor(tonumber(looked[i]) / area) % #owned
+      local bucket = math.floor((hex_number(looked[i]) or 0) / area) % #owned
       local target = others
       if string.byte(owned, bucket + 1) == 49 then target = out end
       if #target < 2 * count then
@@ -235,10 +237,10 @@ local granted, first = {}, stamp + 1
 local left = 0
 local reply = {1, text(now), lost_data, 0, 0, table.concat(codes), -1}
 if want > 0 and not meta[2] then
-  local look = ARGV[starts_at + 1 + starts * 2]
+  local look = ARGV[starts_at + 1 + starts]
   local picked = redis.call('ZRANGE', KEYS[3], 0, math.max(want, tonumber(look or '0')) - 1, 'WITHSCORES')
   if look then
-    picked = prefer(picked, want, ARGV[starts_at + 2 + starts * 2], tonumber(ARGV[starts_at + 3 + starts * 2]))
+    picked = prefer(picked, want, ARGV[starts_at + 2 + starts], tonumber(ARGV[starts_at + 3 + starts]))
   end
   local source = KEYS[3]
   local slots = tonumber(ARGV[6])
@@ -279,9 +281,7 @@ if want > 0 and not meta[2] then
         new_state[#new_state + 1] = line
         new_lease[#new_lease + 1] = deadline
         new_lease[#new_lease + 1] = id
-        reply[#reply + 1] = id
-        reply[#reply + 1] = bodies[i]
-        reply[#reply + 1] = line
+        reply[#reply + 1] = id .. ' ' .. bodies[i] .. '\n' .. line
       else
         -- Unreadable: set aside, named by doctor and verify, so that the rest goes on.
         broken[#broken + 1] = id
