@@ -446,6 +446,14 @@ def test_stop_lets_short_work_end_that_does_not_look(build: Build, partitions: A
     assert len(work.seen) == 30
 
 
+def test_a_leader_that_stops_gives_its_lease_up_and_leaves_the_registry_at_once(build: Build, partitions: Any) -> None:
+    coordinator = build(Counting(), Numbers(10), leader_lock_expiry=60.0).start()
+    wait_until(lambda: coordinator.is_leader, 10.0, "leadership")
+    assert coordinator.stop() is True
+    assert partitions.leader() is None
+    assert partitions.workers() == []
+
+
 def test_stop_has_long_work_checkpointed_and_given_back(build: Build, partitions: Any) -> None:
     saved = threading.Event()
 

@@ -8,6 +8,7 @@ import functools
 import pathlib
 from typing import List, Set
 
+from lupa import lua51
 import pytest
 
 from tests.mutants.guard import ROOT, Guard
@@ -36,8 +37,11 @@ def problems(guard: Guard) -> List[str]:
             ast.parse(mutated)
         except SyntaxError as exc:
             out.append("%s leaves no Python: %s" % (guard.name, exc))
-    elif mutated.count("(") != mutated.count(")"):
-        out.append("%s leaves no Lua" % guard.name)
+    else:
+        try:
+            lua51.LuaRuntime().compile(mutated)
+        except lua51.LuaSyntaxError as exc:
+            out.append("%s leaves no Lua: %s" % (guard.name, exc))
     if not guard.promise or not guard.tests:
         out.append("%s says no promise, or nobody who would notice" % guard.name)
     for name in guard.tests:
@@ -64,6 +68,7 @@ def test_names_of_guards_are_their_own() -> None:
         (Guard("twice", "errors.py", "class ", "x", "p", ("tests/conftest.py",)), "not once"),
         (Guard("same", "errors.py", "class ElkError(", "class ElkError(", "p", ("tests/conftest.py",)), "nothing off"),
         (Guard("broken", "errors.py", "class ElkError(", "class ElkError((", "p", ("tests/conftest.py",)), "no Python"),
+        (Guard("lame", "store/lua/time.lua", "return {", "return {{", "p", ("tests/conftest.py",)), "no Lua"),
         (Guard("nobody", "errors.py", "class ElkError(", "class Elk(", "p", ()), "nobody"),
         (Guard("stray", "errors.py", "class ElkError(", "class Elk(", "p", ("tests/conftest.py::test_x",)), "no test"),
     ],

@@ -171,7 +171,7 @@ GUARDS = [
         "        if floor > max(self.last, now_us) + _DAY_US:\n",
         "        if False:\n",
         "one corrupt caller cannot push the tokens to where they stop rising",
-        contract("a_memory_more_than_a_day_ahead_is_refused_and_changes_nothing"), DOCUMENT,
+        faults("a_memory_more_than_a_day_ahead_is_refused_and_changes_nothing"), DOCUMENT,
     ),
     Guard(
         "simple: damage is no emptiness", DOC,
@@ -220,14 +220,14 @@ GUARDS = [
         "                strategy != self.strategy_type.value or not",
         "                not",
         "a worker is refused on a namespace of another strategy",
-        contract("a_document_of_another_strategy_or_schema_refuses_the_worker"), DOCUMENT,
+        contract("data_of_another_strategy_or_schema_refuses_the_worker"), DOCUMENT,
     ),
     Guard(
         "simple: schema", SIMPLE,
         "or not document.SCHEMA - 1 <= schema <= document.SCHEMA\n",
         "\n",
         "a worker is refused on data of a newer schema",
-        contract("a_document_of_another_strategy_or_schema_refuses_the_worker"), DOCUMENT,
+        contract("data_of_another_strategy_or_schema_refuses_the_worker"), DOCUMENT,
     ),
     Guard(
         "simple: pause", SIMPLE,
@@ -248,7 +248,7 @@ GUARDS = [
         '            if term is not None and term < meta.get("term", 0):\n',
         "            if False:\n",
         "once a later leader has written, an earlier one is known to be late, whatever it read of the lock",
-        plan("once_a_later_leader_has_planned_an_earlier_one_is_refused_by_the_document"), DOCUMENT,
+        plan("once_a_later_leader_has_planned_an_earlier_one_is_refused"), DOCUMENT,
     ),
     Guard(
         "simple: version of a plan", SIMPLE,
@@ -262,7 +262,7 @@ GUARDS = [
         "            if found != expected_version:\n                raise VersionConflict(\"the plan of %r\" % self.namespace, expected_version, found)\n            held",
         "            if False:\n                raise VersionConflict(\"the plan of %r\" % self.namespace, expected_version, found)\n            held",
         "a deletion made from an older plan is refused",
-        plan("a_deletion_made_from_an_older_plan_is_refused"), DOCUMENT,
+        plan("a_deletion_made_from_an_older_plan_is_made_anew"), DOCUMENT,
     ),
     Guard(
         "simple: held are not deleted", SIMPLE,
@@ -283,14 +283,14 @@ GUARDS = [
         "            if expected_version is not None and expected_version != record.p.version:\n",
         "            if False:\n",
         "an update by somebody who read an older version is refused",
-        plan("an_update_by_somebody_who_read_an_older_version_is_refused"), DOCUMENT,
+        plan("an_update_that_was_overtaken_on_its_way_is_refused"), DOCUMENT,
     ),
     Guard(
         "simple: round noted by the leader", SIMPLE,
         '            if term < document.meta.get("term", 0) or not self.leads(term):\n                return False, False\n            document.meta.update(term',
         "            if False:\n                return False, False\n            document.meta.update(term",
         "only the leader of the term says that nothing is left",
-        plan("only_the_leader_of_the_term_notes_its_round"), DOCUMENT,
+        plan("idleness_is_what_a_full_round_found_about_the_present_plan"), DOCUMENT,
     ),
     Guard(
         "simple: marks for the leader only", SIMPLE,
@@ -311,7 +311,7 @@ GUARDS = [
         "            if not written and self.store.get(_name(change.after)).data != change.blob:\n",
         "            if False:\n",
         "nothing is dropped for a chunk that was not written",
-        archive("nothing_is_dropped_for_a_chunk_that_could_not_be_written"), DOCUMENT,
+        archive("nothing_is_dropped_for_a_chunk_that_could_not_be_written"),
     ),
     Guard(
         "simple: term of the archiver", ARCHIVE,
@@ -346,7 +346,7 @@ GUARDS = [
         'if term < document.meta.get("term", 0) or not self._strategy.leads(term):',
         "if False:",
         "a leader whose term is over carries out no command",
-        commands("a_new_leader_goes_on_behind_the_last_step", "a_stale_leader_carries_no_command_on"), DOCUMENT,
+        commands("a_new_leader_goes_on_behind_the_last_step"), DOCUMENT,
     ),
     Guard(
         "simple: later term of a command", COMMANDS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Tuple
 
-from tests.mutants.guard import Guard
+from tests.mutants.guard import DOCUMENT, SCRIPTS, Guard
 
 
 def unit(module: str, *names: str) -> Tuple[str, ...]:
@@ -191,8 +191,7 @@ GUARDS = [
         "        return self._strategy.plan_partitions(state, term, partitions, skipped)\n",
         "        return self._strategy.plan_partitions(state, self._leadership.held() or term, partitions, skipped)\n",
         "every plan carries the term it was begun under",
-        unit("allocator", "an_old_round_that_is_refused_does_not_end_the_new_term_of_the_same_worker",
-             "a_plan_of_an_old_term_is_refused_although_its_worker_leads_again"),
+        unit("allocator", "an_old_round_that_is_refused_does_not_end_the_new_term_of_the_same_worker"),
     ),
     Guard(
         "plan: refused term", ALLOCATOR,
@@ -242,17 +241,17 @@ GUARDS = [
     ),
     Guard(
         "plan: nothing skipped unasked", EXPLORE,
-        "        if self._planner.has_data(ctx, frontier + 1, block):\n",
-        "        if False:\n",
+        "        if frontier + reach >= answer and not found(answer):\n",
+        "        if frontier + reach >= answer:\n",
         "IDs are skipped only on a False",
-        unit("explore", "a_has_data_that_always_says_true_costs_empty_partitions_and_skips_nothing", "dense_data_far_ahead_is_planned_one_look_ahead_at_a_time"),
+        unit("explore", "whatever_exists_is_planned_once_and_nothing_of_it_is_skipped", "a_planner_that_counts_rows_or_ignores_the_range_crosses_a_hole_by_has_data"),
     ),
     Guard(
         "plan: narrowed by bisection", EXPLORE,
         "        low = frontier if reach == look_ahead else frontier + reach // 2\n",
         "        low = frontier + reach // 2\n",
-        "the next partition begins where the data does",
-        unit("explore", "whatever_exists_is_planned_once_and_nothing_of_it_is_skipped"),
+        "the next partition begins where the data does, also where it has just appeared",
+        unit("explore", "ids_that_appear_before_data_that_was_found_far_ahead_are_not_skipped"),
     ),
     Guard(
         "plan: doubled to the edge", EXPLORE,
@@ -273,21 +272,21 @@ GUARDS = [
         "                if clash is not None:\n                    raise RangeConflict(asked, clash, \"overlaps",
         "                if False:\n                    raise RangeConflict(asked, clash, \"overlaps",
         "no ID belongs to two partitions",
-        ("tests/contract/test_strategy_plan.py::test_any_overlap_with_a_planned_range_is_a_conflict_that_names_both",), "simple-memory",
+        ("tests/contract/test_strategy_plan.py::test_any_overlap_with_a_planned_range_is_a_conflict_that_names_both",), DOCUMENT,
     ),
     Guard(
         "plan: same id, other range", "partition/planning.py",
         "                    if (there.min_id, there.max_id) != (item.min_id, item.max_id):\n",
         "                    if False:\n",
         "a known id with another range is refused",
-        ("tests/contract/test_strategy_plan.py::test_a_known_id_with_another_range_is_a_conflict_that_names_both",), "simple-memory",
+        ("tests/contract/test_strategy_plan.py::test_a_known_id_with_another_range_is_a_conflict_that_names_both",), DOCUMENT,
     ),
     Guard(
         "gaps: completed is never planned again", "partition/planning.py",
         "            clash = intervals.find_overlap(covered, item)\n            if clash is not None:\n",
         "            clash = intervals.find_overlap(covered, item)\n            if False:\n",
         "what a partition covers is never planned again",
-        ("tests/contract/test_strategy_gaps.py::test_what_a_partition_covers_is_never_planned_again",), "simple-memory",
+        ("tests/contract/test_strategy_gaps.py::test_what_a_partition_covers_is_never_planned_again",), DOCUMENT,
     ),
     Guard(
         "gaps: version", "partition/planning.py",
@@ -302,35 +301,34 @@ GUARDS = [
         "                if again != version:\n                    break\n",
         "",
         "intervals longer than a page are of one moment",
-        ("tests/contract/test_strategy_reading.py::test_more_intervals_than_a_page_holds_are_read_whole",
-         "tests/contract/test_strategy_reading.py::test_intervals_of_many_pages_are_of_one_moment"),
+        ("tests/contract/test_strategy_reading.py::test_intervals_of_many_pages_are_of_one_moment",),
     ),
     Guard(
         "commands: the leader's", "leader/commands.py",
         "        if term is None:\n            self._seen_term = self._current = None\n            return None\n",
         "        if term is None:\n            term = 1\n",
         "without leadership no command is carried out",
-        ("tests/contract/test_commands_contract.py::test_without_a_leader_commands_wait", "tests/contract/test_commands_contract.py::test_idle_the_role_asks_for_nothing"), "simple-memory",
+        ("tests/contract/test_commands_contract.py::test_a_follower_asks_for_nothing_and_carries_nothing_out",), DOCUMENT,
     ),
     Guard(
         "commands: kept through an outage", "leader/commands.py",
         "                except StoreError:\n                    self._waiting = True\n                    raise\n",
         "                except StoreError:\n                    raise\n",
         "a command survives an outage of the store",
-        ("tests/contract/test_commands_contract.py::test_the_role_keeps_a_command_through_an_outage",), "simple-memory",
+        ("tests/contract/test_commands_contract.py::test_the_role_keeps_a_command_through_an_outage",), DOCUMENT,
     ),
     Guard(
         "archiver: the leader's", "leader/archiver.py",
         "            self._todo.clear()\n            return False\n",
         "            self._todo.clear()\n            term = 1\n",
         "without leadership nothing is archived",
-        ("tests/contract/test_archive_contract.py::test_an_idle_archiver_asks_once_a_minute_and_a_follower_never",), "simple-memory",
+        ("tests/contract/test_archive_contract.py::test_an_idle_archiver_asks_once_a_minute_and_a_follower_never",), SCRIPTS,
     ),
     Guard(
         "recovery: the leader's", "leader/recovery.py",
         "        if term is None:\n",
         "        if False:\n",
         "recovery's look is the leader's",
-        ("tests/unit/test_allocator.py", "tests/unit/test_fleet_watch.py"),
+        unit("recovery", "only_the_leader_looks_for_leases_that_ran_out"),
     ),
 ]

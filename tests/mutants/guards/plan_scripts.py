@@ -79,7 +79,7 @@ GUARDS = [
         "if (meta[2] or '0') ~= ARGV[1] then return {0, meta[2] or '0'} end",
         "",
         "a deletion made from an older plan is refused",
-        plan("a_thousand_are_deleted_from_the_middle_of_merged_intervals", "a_deletion_made_from_an_older_plan_is_refused"), SCRIPTS,
+        plan("a_deletion_made_from_an_older_plan_is_made_anew"), SCRIPTS,
     ),
     Guard(
         "delete: version moves", DELETE,
@@ -93,7 +93,7 @@ GUARDS = [
         "    if leases[i] then held[#held + 1] = id end\n",
         "",
         "what somebody holds is not deleted",
-        plan("a_claim_and_a_deletion_at_once_leave_one_of_them_the_winner", "what_was_claimed_since_it_was_read_is_not_deleted"), SCRIPTS,
+        plan("what_was_claimed_since_it_was_read_is_not_deleted"), SCRIPTS,
     ),
     Guard(
         "delete: moved to its chunk", DELETE,
@@ -142,7 +142,7 @@ GUARDS = [
         "  if line ~= '' and line == ARGV[4] then return {1} end\n",
         "",
         "a swap whose reply was lost is known to be done",
-        archive("a_lost_reply_archives_nothing_twice", "a_swap_whose_reply_was_lost_is_known_to_be_done"), SCRIPTS,
+        archive("a_swap_whose_reply_was_lost_is_known_to_be_done"), SCRIPTS,
     ),
     Guard(
         "archive: counters in the step", SWAP,
@@ -163,7 +163,7 @@ GUARDS = [
         "  if holder ~= term then return {-2, holder or '0'} end\n",
         "",
         "a leader whose term is over carries out no command",
-        commands("a_new_leader_goes_on_behind_the_last_step", "a_stale_leader_carries_no_command_on"), SCRIPTS,
+        commands("a_new_leader_goes_on_behind_the_last_step"), SCRIPTS,
     ),
     Guard(
         "command: mark", PROGRESS,
@@ -212,28 +212,28 @@ GUARDS = [
         "if holder ~= ARGV[1] then return {-2, holder or '0'} end",
         "",
         "only the leader of the term forgets results",
-        commands("only_the_leader_of_the_term_forgets_results"), SCRIPTS,
+        commands("a_new_leader_goes_on_behind_the_last_step"), SCRIPTS,
     ),
     Guard(
         "command: trimmed at its end", "partition/lua/command_trim.lua",
         "if not head or (state ~= 'done' and state ~= 'failed') then return {0} end",
         "if not head then return {0} end",
         "a command keeps its arguments until it has ended",
-        commands("an_ended_command_keeps_little_of_a_long_list", "a_command_keeps_its_arguments_until_it_has_ended"), SCRIPTS,
+        commands("a_command_keeps_its_arguments_until_it_has_ended"), SCRIPTS,
     ),
     Guard(
         "mark: term", "partition/lua/mark.lua",
         "if ARGV[1] ~= '' and redis.call('HGET', KEYS[2], 'token') ~= ARGV[1] then return {0} end",
         "",
         "only the leader of the term says that nothing is left",
-        plan("idleness_is_what_a_full_round_found_about_the_present_plan", "only_the_leader_of_the_term_notes_its_round"), SCRIPTS,
+        plan("idleness_is_what_a_full_round_found_about_the_present_plan"), SCRIPTS,
     ),
     Guard(
         "update: version", UPDATE,
         "if ARGV[3] ~= '' and ARGV[3] ~= s.version then return {0, s.version} end",
         "",
         "an update by somebody who read an older version is refused",
-        plan("an_update_by_somebody_who_read_an_older_version_is_refused"), SCRIPTS,
+        plan("an_update_that_was_overtaken_on_its_way_is_refused"), SCRIPTS,
     ),
     Guard(
         "update: priority while pending", UPDATE,
@@ -290,7 +290,7 @@ GUARDS = [
         "  if floor > last then redis.call('HSET', meta, 'lost', text(stamp)) end\n",
         "",
         "a loss of data that a caller proves is told to every worker",
-        ("tests/contract/test_strategy_faults.py::test_a_turn_right_after_data_loss_tells_it_too",), SCRIPTS,
+        ("tests/contract/test_strategy_faults.py::test_a_loss_that_a_turn_proves_is_read_by_every_beat",), SCRIPTS,
     ),
     # -- locks and values
     Guard(

@@ -117,8 +117,7 @@ GUARDS = [
         "local marks = {'last', text(stamp + #granted)}",
         "local marks = {'last', text(stamp)}",
         "no two grants ever have one token",
-        contract("a_released_partition_is_claimable_in_the_same_round_trip_by_a_larger_token", "a_partition_has_one_holder_however_many_claim")
-        + ("tests/contract/test_model.py",), SCRIPTS,
+        contract("no_two_grants_have_one_token_while_the_clock_stands_still"), SCRIPTS,
     ),
     Guard(
         "claim: taken out of the queue", WORK,
@@ -139,8 +138,7 @@ GUARDS = [
         "if #broken > 0 then redis.call('SADD', KEYS[13], unpack(broken)) end",
         "",
         "an unreadable record is set aside and named, and the rest runs",
-        ("tests/contract/test_scenarios.py::test_a_corrupt_record_is_set_aside_and_hides_no_other",
-         "tests/integration/test_doctor.py"), "",
+        ("tests/contract/test_scenarios.py::test_what_cannot_be_read_when_it_is_claimed_is_set_aside_and_named",), SCRIPTS,
     ),
     Guard(
         "claim: priority", WORK,
@@ -252,8 +250,7 @@ GUARDS = [
         "  redis.call('SREM', KEYS[7], unpack(unleased))\n",
         "",
         "counters are the sizes of indexes that change with the record",
-        contract("500_of_every_outcome_in_one_call_leave_the_counts_right", "each_outcome_moves_the_partition_as_the_table_says")
-        + ("tests/contract/test_model.py",), SCRIPTS,
+        contract("500_of_every_outcome_in_one_call_leave_the_counts_right", "each_outcome_moves_the_partition_as_the_table_says"), SCRIPTS,
     ),
     Guard(
         "report: wish goes with its claim", WORK,
@@ -368,29 +365,28 @@ GUARDS = [
         "    or meta[5] ~= ARGV[9]) then",
         "    or false) then",
         "a worker is refused on a namespace that runs another strategy",
-        contract("the_first_beat_claims_the_namespace_for_its_strategy") + ("tests/integration/test_coordinator.py::test_a_namespace_of_another_kind_refuses_us_with_the_reason",), "not simple",
+        contract("data_of_another_strategy_or_schema_refuses_the_worker"), SCRIPTS,
     ),
     Guard(
         "beat: newer schema", BEAT,
         "tonumber(meta[4]) > tonumber(ARGV[8]) or",
         "false or",
         "a worker is refused on data of a newer schema",
-        ("tests/integration/test_coordinator.py::test_a_namespace_of_another_kind_refuses_us_with_the_reason",),
+        contract("data_of_another_strategy_or_schema_refuses_the_worker"), SCRIPTS,
     ),
     Guard(
         "beat: older schema", BEAT,
         "or tonumber(meta[4]) < tonumber(ARGV[8]) - 1\n",
         "or false\n",
         "a worker is refused on data older than the schema before its own",
-        ("tests/integration/test_coordinator.py::test_a_namespace_of_another_kind_refuses_us_with_the_reason",
-         "tests/integration/test_coordinator.py::test_a_namespace_one_schema_older_is_read"),
+        contract("data_of_another_strategy_or_schema_refuses_the_worker"), SCRIPTS,
     ),
     Guard(
         "beat: one schema older", BEAT,
         "tonumber(meta[4]) < tonumber(ARGV[8]) - 1\n",
         "tonumber(meta[4]) < tonumber(ARGV[8])\n",
         "N reads N - 1",
-        ("tests/integration/test_coordinator.py::test_a_namespace_one_schema_older_is_read",),
+        contract("data_of_another_strategy_or_schema_refuses_the_worker"), SCRIPTS,
     ),
     Guard(
         "beat: namespace claimed", BEAT,
@@ -418,14 +414,14 @@ GUARDS = [
         "  if tonumber(seq) > tonumber(ARGV[2]) then return {0} end\n",
         "",
         "an acquisition that arrives after its successor takes nothing",
-        contract("a_partition_under_a_lease_is_not_acquired_not_even_by_its_holder", "a_pending_partition_is_acquired_by_its_id_whatever_the_queue_says"), SCRIPTS,
+        faults("an_acquisition_that_arrives_late_takes_nothing"), SCRIPTS,
     ),
     Guard(
         "acquire: repeated request", ACQUIRE,
         "  if tonumber(seq) == tonumber(ARGV[2]) then\n",
         "  if false then\n",
         "an acquisition whose reply was lost has its grant again",
-        faults("a_lost_reply_counts_nothing_twice"), SCRIPTS,
+        faults("an_acquisition_that_is_sent_twice_has_one_grant"), SCRIPTS,
     ),
     Guard(
         "acquire: deadline", ACQUIRE,
@@ -502,7 +498,7 @@ GUARDS = [
         "now_ms + tonumber(s.lease) then\n      clamped[#clamped + 1] = text(now_ms + tonumber(s.lease))",
         "now_ms + tonumber(ARGV[5]) then\n      clamped[#clamped + 1] = text(now_ms + tonumber(ARGV[5]))",
         "a lease is clamped to its own length, not to that of whoever sweeps",
-        contract("a_live_worker_keeps_its_lease_when_the_clock_goes_back", "a_lease_never_lasts_longer_than_its_length_after_the_clock_went_back"), SCRIPTS,
+        contract("a_lease_is_clamped_to_its_own_length_whoever_sweeps"), SCRIPTS,
     ),
     Guard(
         "sweep: deliveries", SWEEP,
@@ -523,7 +519,7 @@ GUARDS = [
         "        if s.deliveries >= 2 then target = to_suspects end\n",
         "",
         "what was lost twice is a suspect",
-        contract("a_suspect_is_claimed_alone_however_much_was_asked_for", "a_partition_lost_too_often_rests_as_failed_and_says_so", "a_suspect_waits_for_its_place_in_the_queue"), SCRIPTS,
+        contract("what_two_sweeps_took_back_is_a_suspect"), SCRIPTS,
     ),
     Guard(
         "sweep: cancelled", SWEEP,

@@ -66,14 +66,14 @@ GUARDS = [
         'getattr(time, "CLOCK_BOOTTIME", None)',
         "None",
         "the time for which a machine was suspended counts against its leases",
-        unit("threads", "the_clock_counts_the_time_for_which_the_machine_is_suspended"),
+        unit("clock", "the_clock_counts_the_time_for_which_the_machine_is_suspended"),
     ),
     Guard(
         "trust: never the wall clock", "runtime/clock.py",
         "        return time.clock_gettime(self._boottime)\n",
         "        return time.time()\n",
         "the host's wall clock decides nothing",
-        unit("threads", "the_clock_counts_the_time_for_which_the_machine_is_suspended"),
+        unit("clock", "the_clock_counts_the_time_for_which_the_machine_is_suspended"),
     ),
     Guard(
         "cancelled: by the clock", CONTEXT,
@@ -387,8 +387,9 @@ GUARDS = [
         "window: its size", WINDOW,
         "max(0, min(self._most() - self._slots, len(self._waiting)))",
         "len(self._waiting)",
-        "no more tasks run at the same time than the window is wide",
-        unit("window", "never_more_than_the_window_is_wide", "a_smaller_window_lets_tasks_end_and_then_keeps_its_size"),
+        "no more tasks run at the same time than the window is wide (asked when a slot is made and when it begins)",
+        unit("window", "never_more_than_the_window_is_wide"),
+        also=(("if not self._waiting or self._slots > self._most() or self._ending:", "if not self._waiting or self._ending:"),),
     ),
     Guard(
         "window: shrinks", WINDOW,
