@@ -43,7 +43,9 @@ class Guard:
         """
         for old, new in ((self.old, self.new), *self.also):
             if source.count(old) != 1:
-                raise ValueError("%s: %r occurs %d times in %s, not once" % (self.name, old, source.count(old), self.path))
+                raise ValueError(
+                    "%s: %r occurs %d times in %s, not once" % (self.name, old, source.count(old), self.path)
+                )
             source = source.replace(old, new)
         return source
 

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 import traceback
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import attr
 import pytest
@@ -122,11 +122,47 @@ class Trial:
         if pid:
             return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 70
         if time.monotonic() - self.began > LIMIT:
-            with contextlib.suppress(OSError):
-                os.killpg(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            self.end()
             return -1
         return None
+
+    def end(self) -> None:
+        """End it now, with whatever it started in its group."""
+        with contextlib.suppress(OSError):
+            os.killpg(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
+class Bench:
+    """The copies and what runs in them; nothing runs on behind its end."""
+
+    def __init__(self, copies: Sequence[Copy]) -> None:
+        self.free = list(copies)
+        self.trials: List[Trial] = []
+
+    def start(self, guard: Optional[Guard], args: Sequence[str]) -> None:
+        """Run tests in the last free copy."""
+        copy = self.free.pop()
+        self.trials.append(Trial(copy, guard, copy.start(args), time.monotonic()))
+
+    def ended(self) -> List[Tuple[Trial, int]]:
+        """Return what has ended since the last call, with pytest's exit codes; waits a moment first."""
+        time.sleep(0.02)
+        out = []
+        for trial in list(self.trials):
+            code = trial.wait()
+            if code is not None:
+                self.trials.remove(trial)
+                self.free.append(trial.copy)
+                out.append((trial, code))
+        return out
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        for trial in self.trials:
+            trial.end()
 
 
 def selection(guard: Guard) -> str:
@@ -159,26 +195,20 @@ def baseline(copies: Sequence[Copy], guards: Sequence[Guard]) -> Optional[str]:
         tests = chosen.setdefault(selection(guard), [])
         tests += [name for name in guard.tests if name not in tests]
     waiting = [["-x", "-k", only, *names] for only, names in sorted(chosen.items())]
-    free, trials = list(copies), []
-    while waiting or trials:
-        while waiting and free:
-            copy = free.pop()
-            trials.append(Trial(copy, None, copy.start(waiting.pop()), time.monotonic()))
-        for trial in list(trials):
-            code = trial.wait()
-            if code is not None:
-                trials.remove(trial)
-                free.append(trial.copy)
+    with Bench(copies) as bench:
+        while waiting or bench.trials:
+            while waiting and bench.free:
+                bench.start(None, waiting.pop())
+            for trial, code in bench.ended():
                 if code != 0:
                     return trial.copy.said()[-6000:]
-        time.sleep(0.02)
     return None
 
 
 def run(guards: Sequence[Guard], jobs: int, check: bool) -> List[Verdict]:
     """Try all guards, *jobs* at the same time."""
     verdicts: Dict[str, Verdict] = {}
-    waiting, trials = list(guards), []  # type: List[Guard], List[Trial]
+    waiting = list(guards)
 
     def end(guard: Guard, verdict: Verdict) -> None:
         verdicts[guard.name] = verdict
@@ -186,33 +216,27 @@ def run(guards: Sequence[Guard], jobs: int, check: bool) -> List[Verdict]:
         print("%-9s %5.1f s  %s: %s" % (verdict["outcome"], verdict["seconds"], guard.name, noticed), flush=True)
 
     with tempfile.TemporaryDirectory(prefix="elk-mutants-") as folder:
-        free = [Copy(pathlib.Path(folder).resolve() / str(number)) for number in range(jobs)]
+        copies = [Copy(pathlib.Path(folder).resolve() / str(number)) for number in range(jobs)]
         if check:
             print("the chosen tests on the code as it is ...", flush=True)
-            failed = baseline(free, guards)
+            failed = baseline(copies, guards)
             if failed is not None:
                 raise SystemExit("%s\nthe tests fail without any guard switched off" % failed)
-        while waiting or trials:
-            while waiting and free:
-                guard = waiting.pop(0)
-                try:
-                    mutated = guard.mutate(guard.source())
-                except (OSError, ValueError) as exc:
-                    end(guard, judge(guard, 70, str(exc), 0.0))
-                    continue
-                copy = free.pop()
-                copy.put(guard.path, mutated)
-                pid = copy.start(["-x", "-k", selection(guard), *guard.tests])
-                trials.append(Trial(copy, guard, pid, time.monotonic()))
-            for trial in list(trials):
-                code = trial.wait()
-                if code is not None and trial.guard is not None:
-                    trials.remove(trial)
-                    free.append(trial.copy)
+        with Bench(copies) as bench:
+            while waiting or bench.trials:
+                while waiting and bench.free:
+                    guard = waiting.pop(0)
+                    try:
+                        mutated = guard.mutate(guard.source())
+                    except (OSError, ValueError) as exc:
+                        end(guard, judge(guard, 70, str(exc), 0.0))
+                        continue
+                    bench.free[-1].put(guard.path, mutated)
+                    bench.start(guard, ["-x", "-k", selection(guard), *guard.tests])
+                for trial, code in bench.ended():
+                    assert trial.guard is not None
                     trial.copy.put(trial.guard.path, trial.guard.source())
-                    seconds = time.monotonic() - trial.began
-                    end(trial.guard, judge(trial.guard, code, trial.copy.said(), seconds))
-            time.sleep(0.02)
+                    end(trial.guard, judge(trial.guard, code, trial.copy.said(), time.monotonic() - trial.began))
     return [verdicts[guard.name] for guard in guards]
 
 
@@ -227,7 +251,7 @@ def table(verdicts: Sequence[Verdict]) -> str:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = argparse.ArgumentParser(prog="make mutants", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="make mutants", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("-k", default="", help="only guards with this in name or path; several, parted by commas")
     parser.add_argument("--jobs", type=int, default=2, help="guards tried at the same time")
     parser.add_argument("--list", action="store_true", help="name the guards and end")

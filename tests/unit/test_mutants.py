@@ -8,8 +8,8 @@ import functools
 import pathlib
 from typing import List, Set
 
-from lupa import lua51
 import pytest
+from lupa import lua51
 
 from tests.mutants.guard import ROOT, Guard
 from tests.mutants.guards import AREAS
@@ -47,7 +47,9 @@ def problems(guard: Guard) -> List[str]:
     for name in guard.tests:
         path, _, test = name.partition("::")
         # Scenes are inherited from another module.
-        known = defined_in(ROOT / path) | (defined_in(ROOT / "tests/contrib/guard_scenes.py") if "::Test" in name else set())
+        known = defined_in(ROOT / path) | (
+            defined_in(ROOT / "tests/contrib/guard_scenes.py") if "::Test" in name else set()
+        )
         if test and test.rpartition("::")[2] not in known:
             out.append("%s: there is no test %s" % (guard.name, name))
     return out

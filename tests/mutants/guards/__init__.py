@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Dict, List
 
 from tests.mutants.guard import Guard
-from tests.mutants.guards import documents, doors, leaders, plan_scripts, worker_scripts, workers
+from tests.mutants.guards import data, documents, doors, leaders, life, plan_scripts, worker_scripts, workers
 
 AREAS: Dict[str, List[Guard]] = {
     "scripts of workers": worker_scripts.GUARDS,
@@ -13,5 +13,7 @@ AREAS: Dict[str, List[Guard]] = {
     "SIMPLE and the store in memory": documents.GUARDS,
     "workers": workers.GUARDS,
     "leader": leaders.GUARDS,
+    "threads and processes": life.GUARDS,
     "doors": doors.GUARDS,
+    "archive, purge, SQL": data.GUARDS,
 }
