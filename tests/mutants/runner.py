@@ -47,7 +47,8 @@ _WRONG = (
 #: Loaded once and inherited by every run: most of the time of a short run would go there.
 _HEAVY = (
     "asyncio", "concurrent.futures.thread", "fakeredis", "flask", "http.server", "hypothesis", "logging.handlers",
-    "prometheus_client", "redis.cluster", "redis.sentinel", "sqlalchemy", "sqlite3", "tenacity", "wsgiref.simple_server",
+    "prometheus_client", "redis.cluster", "redis.sentinel", "sqlalchemy", "sqlite3", "tenacity",
+    "wsgiref.simple_server",
 )  # fmt: skip
 #: Hypothesis was loaded before pytest could rewrite its assertions; nobody looks at those.
 _QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning")

@@ -6,6 +6,7 @@ import ast
 import collections
 import functools
 import pathlib
+import re
 from typing import List, Set
 
 import pytest
@@ -19,8 +20,7 @@ GUARDS = [guard for area in AREAS.values() for guard in area]
 
 @functools.lru_cache(maxsize=None)
 def defined_in(path: pathlib.Path) -> Set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    return set(re.findall(r"^ *def (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def problems(guard: Guard) -> List[str]:
