@@ -84,6 +84,7 @@ class Copy:
             code = 70
             try:
                 os.setsid()
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 os.dup2(said.fileno(), 1)
                 os.dup2(said.fileno(), 2)
                 os.chdir(str(self.root))
@@ -265,6 +266,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if asked.list:
         print("\n".join("%-34s %s" % (guard.name, guard.promise) for guard in guards))
         return 0
+    # Copies go and runs end also when this is terminated.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.monotonic()
     for name in _HEAVY:
         importlib.import_module(name)
