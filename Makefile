@@ -11,7 +11,7 @@ EXAMPLES = quickstart.py database_batch/main.py django_site/main.py flask_app/ma
            gunicorn/main.py message_queue/main.py monitoring/main.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-long fault faults lint lint-deploy test-debian test-oldest test-frameworks test-databases \
+.PHONY: help demo examples test test-long fault faults mutants lint lint-deploy test-debian test-oldest test-frameworks test-databases \
         test-monitoring look formal clean
 
 help:  ## show this list
@@ -36,6 +36,9 @@ fault: $(VENV)/.test  ## the tests of rows of the fault table in docs/guarantees
 faults: $(VENV)/.test  ## the whole fault table; writes its numbers to build/faults.json
 	mkdir -p build
 	$(BIN)/python -m pytest -m "" tests/faults --fault-report build/faults.json $(ARGS)
+
+mutants: $(VENV)/.test  ## switch each guard off in turn: some test must miss it; build/mutants.json; ARGS="-k report"
+	$(BIN)/python -m tests.mutants.runner $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff and mypy --strict
 	$(BIN)/ruff check .

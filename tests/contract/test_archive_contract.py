@@ -15,14 +15,16 @@ from elk_coordinator.errors import (
     PartitionNotFound,
     RangeConflict,
     StoreError,
+    StoreUnavailable,
 )
 from elk_coordinator.leader.archiver import AGE, Archiver
 from elk_coordinator.leader.commands import Commands
 from elk_coordinator.model import CreatePartition, Outcome, Partition, PartitionFilter, Report, StrategyType
 from elk_coordinator.partition.archive_codec import BUCKET
 from elk_coordinator.partition.audit import verify
-from elk_coordinator.partition.factory import command_store
+from elk_coordinator.partition.factory import command_store, create_strategy
 from elk_coordinator.runtime.clock import Clock
+from elk_coordinator.store.memory_store import MemoryDataStore
 from elk_coordinator.testing import ManualClock
 from tests.archive_data import record_of, simulated
 from tests.contract.kit import COMPLETED, claim_one, ids, parts, report, sound
@@ -248,9 +250,10 @@ def test_control_a_delete_that_does_not_look_again_loses_track(hash_backend: Any
     assert verify(strategy).problems
 
 
-def delete_while_archiving(clock: Any, strategy: Any, other: Any) -> None:
-    term = lead(strategy)
-    complete(strategy, parts(1, 2, 3))
+def delete_while_archiving(clock: Any, strategy: Any, other: Any, term: int = 0) -> None:
+    if not term:
+        term = lead(strategy)
+        complete(strategy, parts(1, 2, 3))
     clock.advance(1.0)
     send, calls = strategy._delete, []
 
@@ -262,6 +265,20 @@ def delete_while_archiving(clock: Any, strategy: Any, other: Any) -> None:
 
     strategy._delete = slow
     assert strategy.delete_partitions([2]) == []
+
+
+def test_a_chunk_that_was_written_anew_meanwhile_is_not_overwritten_by_a_deletion(
+    clock: Any, strategy: Any, other: Any
+) -> None:
+    term = lead(strategy)
+    complete(strategy, parts(1, 2, 3))
+    clock.advance(1.0)
+    archive(strategy, term)
+    complete(strategy, parts(4))
+    # Between the reading for the deletion and its step 4 joins the chunk that 2 is in.
+    delete_while_archiving(clock, strategy, other, term)
+    assert archived(strategy) == [1, 3, 4]
+    sound(strategy)
 
 
 # -- the swap ----------------------------------------------------------------------------------------------------------
@@ -397,6 +414,35 @@ def test_a_lost_reply_archives_nothing_twice(clock: Any, backend: Any, strategy:
     archive(strategy, term)
     archive(strategy, term)
     assert archived(strategy) == ids(before)
+    assert strategy.get_all_partitions() == before
+    sound(strategy)
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_swap_whose_reply_was_lost_is_known_to_be_done(clock: Any, backend: Any, strategy: Any, nth: int) -> None:
+    term = lead(strategy)
+    complete(strategy, parts(1, 2, 700))
+    clock.advance(1.0)
+    answers = between(strategy, lambda: None)
+    backend.lose_reply(strategy, nth)
+    archive(strategy, term)
+    assert answers == [True, True]
+    sound(strategy)
+
+
+def test_nothing_is_dropped_for_a_chunk_that_could_not_be_written(namespace: str) -> None:
+    strategy = create_strategy(StrategyType.SIMPLE, namespace, MemoryDataStore())
+    term, before = lead(strategy), complete(strategy, parts(1, 2, 3))
+    write = strategy.store.compare_and_set
+
+    def full(name: str, *args: Any) -> Any:
+        if name.startswith("chunk-"):
+            raise StoreUnavailable("no room")
+        return write(name, *args)
+
+    strategy.store.compare_and_set = full  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailable, match="nothing was changed"):
+        archive(strategy, term)
     assert strategy.get_all_partitions() == before
     sound(strategy)
 

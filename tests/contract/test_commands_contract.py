@@ -617,9 +617,9 @@ def test_the_role_keeps_a_command_through_an_outage(backend: Any, desk: Desk, st
     faulty = Faulty(command_store(strategy))
     role = Commands(faulty, lambda: desk.term, Clock(), LOGGER, 30.0)  # type: ignore[arg-type]
     name = desk.admin.pause()
+    role.hint()
     for method in ("first", "step"):
         faulty.fail_before(method, 1, StoreUnavailable("away"))
-        role.hint()
         with pytest.raises(StoreUnavailable):
             role.run_once()
         assert role.pause(None) == 0.0
@@ -637,6 +637,15 @@ def test_idle_the_role_asks_for_nothing(desk: Desk) -> None:
         assert role.run_once() is None
     assert faulty.calls == {"first": 1, "expire": 1}, "at the beginning of its term"
     assert role.pause(None) > 30.0
+
+
+def test_a_follower_asks_for_nothing_and_carries_nothing_out(desk: Desk) -> None:
+    faulty = Faulty(command_store(desk.strategy))
+    role = Commands(faulty, lambda: None, Clock(), LOGGER, 30.0)  # type: ignore[arg-type]
+    desk.admin.pause()
+    role.hint()
+    assert role.run_once() is None
+    assert faulty.calls == {}
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
@@ -704,6 +713,16 @@ def test_an_ended_command_keeps_little_of_a_long_list(desk: Desk, strategy: Any)
         assert len(status.args[what]) == 100 and status.args[what + "_total"] == total
     assert desk.admin.wait(ended[0][0], 0.0).result["changed"] == 2
     sound(strategy)
+
+
+def test_a_command_keeps_its_arguments_until_it_has_ended(hash_backend: Any) -> None:
+    desk = Desk(hash_backend.new_strategy())
+    name = desk.admin.retry_failed([1, 2])
+    keys = desk.strategy.store.keys.many("commands command_state")
+    less = json.dumps(["retry_failed", {"ids": [1]}, "eve"])
+    assert desk.strategy.store.run("partition/command_trim", keys, [name, less]) == [0]
+    job = command_store(desk.strategy).first()
+    assert job is not None and list(job.ids) == [1, 2]
 
 
 def test_a_result_lists_no_more_than_a_thousand(desk: Desk) -> None:

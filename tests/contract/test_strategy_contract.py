@@ -123,6 +123,16 @@ def test_a_partition_has_one_holder_however_many_claim(backend: Any, strategy: A
     sound(strategy)
 
 
+def test_no_two_grants_have_one_token_while_the_clock_stands_still(backend: Any, clock: Any, strategy: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(*range(1, 10)))
+    tokens: List[int] = []
+    for _ in range(3):
+        # Another process each time: it remembers no token that would make up for what the store forgot to count.
+        fresh = backend.new_strategy()
+        tokens += [p.fencing_token for p in turn(fresh, free=2, prefetch=1).granted]
+    assert len(tokens) == 9 and tokens == sorted(set(tokens))
+
+
 @pytest.mark.parametrize("limit", [0, -1, 501, True, 1.0, None, "1"])
 def test_a_limit_outside_1_to_500_is_refused(strategy: Any, limit: Any) -> None:
     with pytest.raises(ConfigError, match="limit"):
@@ -663,6 +673,32 @@ def test_the_first_beat_claims_the_namespace_for_its_strategy(backend: Any, stra
     assert [w.worker_id for w in strategy.workers()] == ["w"]
 
 
+@pytest.mark.parametrize(("kind", "newer", "taken"), [
+    ("own", -2, False), ("own", -1, True), ("own", 0, True), ("own", 1, False), ("another", 0, False),
+])  # fmt: skip
+def test_data_of_another_strategy_or_schema_refuses_the_worker(
+    backend: Any, strategy: Any, other: Any, kind: str, newer: int, taken: bool
+) -> None:
+    beat(other, "before")
+    name = backend.strategy_type.value if kind == "own" else kind
+    if backend.strategy_type is StrategyType.HASH:
+        schema = strategy.store.keys.SCHEMA + newer
+        backend.raw.hset(backend.key("meta"), mapping={"schema": schema, "strategy": name})
+    else:
+
+        def move(document: Any) -> Any:
+            document.meta.update(schema=document.SCHEMA + newer, strategy=name)
+            return None, True
+
+        strategy.change(move)
+    if taken:
+        beat(strategy, "w")
+    else:
+        with pytest.raises(ConfigError, match="schema" if kind == "own" else "strategy"):
+            beat(strategy, "w")
+    assert [worker.worker_id for worker in other.workers()] == ["before", "w"][: 1 + taken]
+
+
 # -- checkpoint --------------------------------------------------------------------------------------------------------
 
 
@@ -845,6 +881,15 @@ def test_a_suspect_is_claimed_alone_however_much_was_asked_for(strategy: Any) ->
     sound(strategy)
 
 
+def test_what_two_sweeps_took_back_is_a_suspect(clock: Any, strategy: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(1, 2))
+    for _ in range(2):
+        assert ids(turn(strategy, free=2).granted) == [1, 2]
+        clock.advance(LEASE)
+        assert len(strategy.sweep().reclaimed) == 2
+    assert ids(turn(strategy, free=2).granted) == [1]
+
+
 def test_a_suspect_waits_for_its_place_in_the_queue(strategy: Any) -> None:
     make_suspects(strategy, 5)
     strategy.create_partitions_if_not_exist([*parts(3, 7), *parts(9, priority=1)])
@@ -884,6 +929,17 @@ def test_a_lease_never_lasts_longer_than_its_length_after_the_clock_went_back(
     (again,) = other.claim_partitions("x")
     assert again.fencing_token > claim.fencing_token
     sound(strategy)
+
+
+def test_a_lease_is_clamped_to_its_own_length_whoever_sweeps(backend: Any, clock: Any, strategy: Any) -> None:
+    hasty = backend.new_strategy(partition_lock_expiry=5.0)
+    claim_one(strategy)
+    clock.advance(-3600.0)
+    hasty.sweep()
+    clock.advance(LEASE - TICK)
+    assert hasty.sweep().reclaimed == []
+    clock.advance(TICK)
+    assert ids(hasty.sweep().reclaimed) == [1]
 
 
 def test_a_live_worker_keeps_its_lease_when_the_clock_goes_back(clock: Any, strategy: Any, other: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any, List
 
 import pytest
 
-from elk_coordinator.errors import LeaseLost, StateError, VersionConflict
+from elk_coordinator.errors import LeaseLost, StateError, StoreError, VersionConflict
 from elk_coordinator.model import Outcome, PartitionStats, Report
 from elk_coordinator.partition.requests import BeatRequest, TurnRequest
 from tests.contract.kit import (
@@ -136,6 +136,24 @@ def test_a_lost_reply_counts_nothing_twice(backend: Any, strategy: Any, nth: int
     sound(strategy)
 
 
+def test_an_acquisition_that_is_sent_twice_has_one_grant(strategy: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(1))
+    first = strategy._acquire(1, "w", 1, True, False)
+    assert first is not None
+    again = strategy._acquire(1, "w", 1, True, False)
+    assert again is not None and again.fencing_token == first.fencing_token
+
+
+def test_an_acquisition_that_arrives_late_takes_nothing(hash_backend: Any) -> None:
+    strategy = hash_backend.new_strategy()
+    strategy.create_partitions_if_not_exist(parts(1, 2))
+    assert strategy._acquire(1, "w", 2, True, False) is not None
+    before = hash_backend.dump()
+    with pytest.raises(StateError):
+        strategy._acquire(2, "w", 1, True, False)
+    assert hash_backend.dump() == before
+
+
 # -- data loss ---------------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +193,26 @@ def test_a_turn_right_after_data_loss_tells_it_too(backend: Any, clock: Any, str
     clock.advance(-1.0)
     assert turn(strategy, free=1).lost_data
     assert not turn(strategy, free=1).lost_data
+
+
+def test_a_loss_that_a_turn_proves_is_read_by_every_beat(backend: Any, clock: Any, strategy: Any, other: Any) -> None:
+    claim = claim_one(strategy)
+    backend.lose_data()
+    clock.advance(-1.0)
+    assert beat(other, "x").lost_mark == 0, "who remembers nothing proves nothing"
+    turn(strategy, free=1)
+    assert beat(other, "x").lost_mark > claim.fencing_token
+
+
+def test_a_memory_more_than_a_day_ahead_is_refused_and_changes_nothing(
+    backend: Any, clock: Any, strategy: Any, other: Any
+) -> None:
+    strategy.create_partitions_if_not_exist(parts(1))
+    strategy.memory.saw(int((clock.seconds + 2 * 86400) * 1e6))
+    with pytest.raises(StoreError, match="more than a day ahead"):
+        strategy.claim_partitions("w")
+    (claim,) = other.claim_partitions("w")
+    assert claim.fencing_token < (clock.seconds + 60) * 1e6, "tokens were not pushed away"
 
 
 def test_a_claim_of_before_the_loss_cannot_end_the_partition_of_after_it(

@@ -15,6 +15,7 @@ from elk_coordinator.errors import (
     LeaseLost,
     PartitionNotFound,
     RangeConflict,
+    StoreError,
     VersionConflict,
 )
 from elk_coordinator.model import CreatePartition, Outcome, Partition, PartitionStats, StrategyType
@@ -382,6 +383,20 @@ def test_an_update_with_bad_values_is_refused_at_the_door(strategy: Any, facts: 
     assert strategy.get_partition(1) == before
 
 
+def test_an_update_that_was_overtaken_on_its_way_is_refused(strategy: Any, other: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(1))
+    mine, send = strategy.get_partition(1), strategy._update
+
+    def slow(*args: Any) -> Any:
+        other.update_partition(attr.evolve(mine, options={"theirs": 1}))
+        return send(*args)
+
+    strategy._update = slow
+    with pytest.raises(VersionConflict):
+        strategy.update_partition(attr.evolve(mine, options={"mine": 1}))
+    assert strategy.get_partition(1).options == {"theirs": 1}
+
+
 def test_an_update_whose_reply_was_lost_is_no_conflict_with_itself(backend: Any, strategy: Any) -> None:
     strategy.create_partitions_if_not_exist(parts(1))
     before = strategy.get_partition(1)
@@ -505,6 +520,60 @@ def test_a_claim_and_a_deletion_at_once_leave_one_of_them_the_winner(backend: An
     sound(strategy)
 
 
+def overtaken(strategy: Any, act: Any) -> None:
+    """Let *act* happen between the reading for a deletion and its first step."""
+    send, calls = strategy._delete, []
+
+    def slow(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            act()
+        return send(*args)
+
+    strategy._delete = slow
+
+
+def test_what_was_claimed_since_it_was_read_is_not_deleted(strategy: Any, other: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(1, 2))
+    overtaken(strategy, lambda: other.claim_partitions("w"))
+    assert strategy.delete_partitions([1]) == [1]
+    assert strategy.get_partition(1).status is RUNNING
+    sound(strategy)
+
+
+def test_a_deletion_made_from_an_older_plan_is_made_anew(strategy: Any, other: Any) -> None:
+    strategy.create_partitions_if_not_exist(parts(1, 2, 3))
+    overtaken(strategy, lambda: other.create_partitions_if_not_exist(parts(4)))
+    assert strategy.delete_partitions([2]) == []
+    assert strategy.planned_intervals() == [(10, 19), (30, 49)]
+    sound(strategy)
+
+
+def test_intervals_that_were_changed_by_hand_are_refused_and_nothing_is_deleted(hash_backend: Any) -> None:
+    strategy, before = hash_backend.new_strategy(), []
+    strategy.create_partitions_if_not_exist(parts(1, 2, 3))
+
+    def by_hand() -> None:
+        hash_backend.raw.delete(hash_backend.key("planned"))
+        before.append(hash_backend.dump())
+
+    overtaken(strategy, by_hand)
+    with pytest.raises(StoreError, match="elk verify"):
+        strategy.delete_partitions([2])
+    assert before == [hash_backend.dump()]
+
+
+def test_intervals_that_were_changed_by_hand_are_refused_and_nothing_is_written(hash_backend: Any) -> None:
+    strategy = hash_backend.new_strategy()
+    term = strategy.store.acquire_lock("leader", "leader-1", 60.0, 0)
+    state = strategy.plan_partitions(strategy.plan_state(), term, parts(1), [])
+    hash_backend.raw.delete(hash_backend.key("planned"))
+    before = hash_backend.dump()
+    with pytest.raises(StoreError, match="elk verify"):
+        strategy.plan_partitions(state, term, parts(2), [])
+    assert hash_backend.dump() == before
+
+
 # -- the leader's plan -------------------------------------------------------------------------------------------------
 
 
@@ -571,6 +640,19 @@ def test_a_leader_that_stepped_down_plans_no_more(strategy: Any, term: int) -> N
     with pytest.raises(LeaseLost):
         strategy.plan_partitions(state, term, parts(1), [])
     assert strategy.note_round(term, 5, None, 0.0) is False
+
+
+def test_once_a_later_leader_has_planned_an_earlier_one_is_refused(
+    strategy: Any, other: Any, term: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy.store.release_lock("leader", term)
+    later = other.store.acquire_lock("leader", "leader-2", 60.0, 0)
+    other.plan_partitions(other.plan_state(), later, parts(1), [])
+    # SIMPLE looks at the lock beside the document: as if it had done so just before the lock changed hands.
+    monkeypatch.setattr(strategy, "leads", lambda term: True, raising=False)
+    with pytest.raises(LeaseLost):
+        strategy.plan_partitions(strategy.plan_state(), term, parts(2), [])
+    assert strategy.planned_intervals() == [(10, 19)]
 
 
 def test_two_leaders_cannot_plan_the_same_ids_twice(clock: Any, strategy: Any, other: Any, term: int) -> None:

@@ -223,6 +223,21 @@ def test_more_intervals_than_a_page_holds_are_read_whole(strategy: Any) -> None:
     assert strategy.planned_intervals() == [(i * 2, i * 2) for i in numbers]
 
 
+def test_intervals_of_many_pages_are_of_one_moment(strategy: Any, other: Any) -> None:
+    numbers = range(1, 1202)
+    strategy.create_partitions_if_not_exist([CreatePartition(i, i * 2, i * 2) for i in numbers])
+    page, pages = strategy._interval_page, []
+
+    def moving(which: str, first: Any, limit: int) -> Any:
+        pages.append(page(which, first, limit))
+        if len(pages) == 1:
+            other.delete_partitions([1, 1201])
+        return pages[-1]
+
+    strategy._interval_page = moving
+    assert strategy.planned_intervals() == [(i * 2, i * 2) for i in numbers[1:-1]]
+
+
 # -- namespaces and life -----------------------------------------------------------------------------------------------
 
 

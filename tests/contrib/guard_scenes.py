@@ -18,7 +18,7 @@ from elk_coordinator.contrib.sql import (
     StaleToken,
     statement_timeout,
 )
-from elk_coordinator.errors import ConfigError
+from elk_coordinator.errors import ConfigError, StateError
 from elk_coordinator.model import CancelReason
 from elk_coordinator.testing import ManualClock, run_inline
 from elk_coordinator.worker.context import Task, TaskContext
@@ -230,6 +230,20 @@ class GuardScenes:
         with pytest.raises(FenceOverlap):
             self.fence.enter(Attempt(6, 5, 15).ctx)
         assert [row[:2] for row in self.fences()] == [(1, 10)]
+
+    def test_a_stale_worker_cannot_take_the_fence_back(self) -> None:
+        self.fence.enter(Attempt(6).ctx)
+        with pytest.raises(StaleToken):
+            self.fence.enter(Attempt(5).ctx)
+        assert [row[2] for row in self.fences()] == [6]
+
+    def test_two_threads_of_one_attempt_do_no_effect_twice(self) -> None:
+        attempt = Attempt(5)
+        one, two = self.fence.enter(attempt.ctx), self.fence.enter(attempt.ctx)
+        one.write(6, lambda session: apply(session, attempt.ctx, LO, 6))
+        with pytest.raises(StateError, match="another thread"):
+            two.write(8, lambda session: apply(session, attempt.ctx, LO, 8))
+        assert self.applied() == {0: 14, 1: 6}
 
     def test_ids_at_the_edges_of_64_bits_are_fenced(self) -> None:
         low, high = -(2**63) + 1, 2**63 - 1

@@ -228,12 +228,15 @@ def test_a_plan_made_before_we_listened_for_hints_is_taken_up_at_once(build: Bui
 
 
 def test_start_twice_starts_once(build: Build) -> None:
-    coordinator = build(Counting(), Numbers(100))
+    events = Recorder()
+    coordinator = build(Counting(), Numbers(100), listeners=(events,))
     assert coordinator.start() is coordinator
     roles = roles_of(coordinator)
     assert coordinator.start() is coordinator
     assert coordinator.wait_idle(20.0)
     assert roles_of(coordinator) == roles and len(set(roles)) == len(roles)
+    coordinator.stop()
+    assert len(events.of("started")) == 1
 
 
 def test_start_from_many_threads_starts_once(build: Build, partitions: Any) -> None:
@@ -263,6 +266,25 @@ def test_stop_twice_and_from_many_threads_gives_one_answer(build: Build) -> None
         assert list(pool.map(stop, range(4))) == [True] * 4
     assert coordinator.stop() is True
     assert_no_threads(coordinator)
+
+
+def test_a_second_stop_ends_nothing_under_the_first(build: Build) -> None:
+    running, go = threading.Semaphore(0), threading.Event()
+
+    def before(ctx: Any) -> None:
+        running.release()
+        assert go.wait(20.0)
+
+    coordinator = build(Counting(before), Numbers(10)).start()
+    assert running.acquire(timeout=10.0)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(coordinator.stop)
+        wait_until(lambda: coordinator.health().state == "draining", 5.0, "the drain to begin")
+        assert coordinator.stop(0.0) is False, "it has not ended"
+        assert coordinator.health().state == "draining" and not first.done()
+        go.set()
+        assert first.result(10.0) is True
+    assert coordinator.stop() is True
 
 
 def test_stop_without_start_is_clean_and_final(build: Build) -> None:
@@ -444,6 +466,14 @@ def test_stop_lets_short_work_end_that_does_not_look(build: Build, partitions: A
     stats = partitions.get_partition_stats()
     assert (stats.completed, stats.held, stats.pending) == (3, 0, 7)
     assert len(work.seen) == 30
+
+
+def test_a_leader_that_stops_gives_its_lease_up_and_leaves_the_registry_at_once(build: Build, partitions: Any) -> None:
+    coordinator = build(Counting(), Numbers(10), leader_lock_expiry=60.0).start()
+    wait_until(lambda: coordinator.is_leader, 10.0, "leadership")
+    assert coordinator.stop() is True
+    assert partitions.leader() is None
+    assert partitions.workers() == []
 
 
 def test_stop_has_long_work_checkpointed_and_given_back(build: Build, partitions: Any) -> None:
@@ -918,6 +948,12 @@ def test_without_require_store_a_namespace_that_refuses_later_is_never_worked_on
 
         wait_until(told, 10.0, "health to tell why")
         assert not coordinator.health().accepted and not coordinator.health().ready
+
+        def turned() -> bool:
+            claimer = [role for role in coordinator.health().roles if role.name == "claimer"][0]
+            return claimer.last_ok_age is not None and claimer.last_error is None
+
+        wait_until(turned, 10.0, "the claimer to have had its turn")
         assert not coordinator.is_leader and not work.seen
         with contextlib.closing(redis.Redis.from_url(server.url)) as raw:
             assert raw.keys("*") == [meta(namespace).encode()]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from elk_coordinator.errors import StoreError
 from elk_coordinator.model import Partition, PartitionStatus
 from elk_coordinator.partition import codec
-from elk_coordinator.partition.archive_codec import Row, decode, encode, row_of_done, row_of_partition
+from elk_coordinator.partition.archive_codec import Row, _Reader, decode, encode, row_of_done, row_of_partition
 from tests.archive_data import simulated
 
 IDS = st.integers(1, 2**53 - 1)
@@ -111,3 +111,9 @@ def test_an_unreadable_record_is_no_row() -> None:
     for record in (b"", b"1 2 3", b"a b c d e f g h i j k"):
         with pytest.raises(StoreError, match="partition 4"):
             row_of_done(4, record)
+
+
+@pytest.mark.parametrize("plane", [b"\x01\x02", b"\x01\x02\x04\x06", b"\x02\x03\x00"])
+def test_a_column_of_another_length_than_announced_is_an_error(plane: bytes) -> None:
+    with pytest.raises(ValueError, match="instead of 2"):
+        _Reader(b"\x01" + bytes([len(plane)]) + plane).column(2)

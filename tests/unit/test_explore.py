@@ -429,6 +429,17 @@ def test_ids_that_appear_between_two_questions_are_new_data_and_no_error(after: 
     assert walk.empty(data) == []
 
 
+class KnowingAppearing(_Knows, Appearing):
+    pass
+
+
+def test_ids_that_appear_before_data_that_was_found_far_ahead_are_not_skipped() -> None:
+    # Nothing up to 250, then 350 found by the doubled question, then 105 appears.
+    step = Bench(KnowingAppearing(Data((1, 100), (350, 360)), 2, (105, 106))).step(100)
+    assert step is not None
+    assert step.skipped == [(101, 104)] and step.ranges[0][0] == 105
+
+
 # ---------------------------------------------------------------- the edges of 64 bits
 
 

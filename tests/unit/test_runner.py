@@ -760,7 +760,11 @@ def test_a_task_cancelled_before_it_began_is_not_begun(bench: Bench, reason: Can
     bench.claim().cancel(reason, "alice")
     events = Events("runner", WORKER, bench.clock, LOGGER)
     save = bench.strategy.save_checkpoint
-    runner = Runner(called.append, "runner", WORKER, bench.config, bench.clock, events, save, bench.breaker, LOGGER)
+
+    def process(*given: Any) -> None:
+        called.append(given)
+
+    runner = Runner(process, "runner", WORKER, bench.config, bench.clock, events, save, bench.breaker, LOGGER)
     bench.report = runner.run(bench.task)
     bench.send()
     assert called == []

@@ -514,6 +514,7 @@ def test_a_stopped_role_is_not_started_again_by_the_others(bench: Bench) -> None
         bench.clock.advance(1.0)
         bench.idle(other, turn)
     assert len(role.threads) == 1
+    assert (role.finished, bench.health("work").restarts) == (1, 0)
 
 
 def test_an_error_while_stopping_is_no_death(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
