@@ -32,6 +32,7 @@ def arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument("--break", dest="broken", choices=sorted(BROKEN), default="", help="switch a guard off")
     parser.add_argument("--rate", type=float, help="new IDs a second")
     parser.add_argument("--gap", type=float, default=3.0, help="mean seconds between two faults")
+    parser.add_argument("--pause", type=float, default=0.08, help="mean seconds that a processor takes for 500 IDs")
     parser.add_argument("--report", metavar="FOLDER", help="make the report of an earlier run again")
     args = parser.parse_args(argv)
     for word in args.without:
@@ -54,7 +55,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         outcome = Run(Settings(
             seconds=args.seconds, seed=random.SystemRandom().randrange(10**6) if args.seed is None else args.seed,
             strategy=args.strategy, workers=args.workers, without=args.without, only=args.only, out=args.out,
-            broken=args.broken, rate=rate, gap=args.gap,
+            broken=args.broken, rate=rate, gap=args.gap, pause=args.pause,
             at_least=TEN_MINUTES_MUST_PROCESS if args.seconds >= 600 and rate >= 25_000.0 else 0,
         )).go()  # fmt: skip
     print(write_report(folder, outcome))

@@ -60,10 +60,15 @@ class Audit:
         self.faults: List[Fault] = []
         self.deaths: Dict[str, float] = {}
         self.births: Dict[str, float] = {}
+        #: How far the IDs reached, when.
+        self.tops: List[Tuple[float, int]] = []
         self.origin = 0.0
-        self.calm = 0.0
+        self.dismissed = 0.0
+        #: Who did not end in time when all were dismissed.
+        self.unclean: List[str] = []
         self._read_events(folder)
         self.attempts: Dict[int, Attempt] = {}
+        self._twice: List[str] = []
         self.records: List[Tuple[float, str, Record]] = []
         self.terms: List[Tuple[float, str, int]] = []
         self.counts: Counter[int] = collections.Counter()
@@ -77,6 +82,7 @@ class Audit:
         self._check_order()
         self._check_completions()
         self._check_repeats()
+        self._check_ends()
         for fault in self.faults:
             fault.recovery = self._recovery(fault)
 
@@ -94,12 +100,16 @@ class Audit:
                 fault.end, fault.on, fault.failure = event["t"], event["on"], event["failure"]
             elif what == "ended":
                 self.deaths[event["name"]] = event["t"]
+                if self.dismissed and event["code"] == 1:
+                    self.unclean.append(event["name"])
             elif what == "born":
                 self.births[event["name"]] = event["t"]
             elif what == "started":
                 self.origin = event["t"]
-            elif what == "calm":
-                self.calm = event["t"]
+            elif what == "top":
+                self.tops.append((event["t"], event["top"]))
+            elif what == "dismissed":
+                self.dismissed = event["t"]
 
     def _read_journals(self, folder: pathlib.Path) -> None:
         told: List[Tuple[str, Record]] = []
@@ -126,7 +136,7 @@ class Audit:
     def _add_attempt(self, process: str, start: Record) -> None:
         other = self.attempts.get(start.token)
         if other is not None:
-            self._wrong("token %d was given out twice: to %s for [%d, %d] and to %s for [%d, %d]" % (
+            self._twice.append("%d to %s for [%d, %d] and to %s for [%d, %d]" % (
                 start.token, other.process, other.start.lo, other.start.hi, process, start.lo, start.hi))  # fmt: skip
         self.attempts[start.token] = Attempt(process, start)
 
@@ -151,6 +161,8 @@ class Audit:
             self._wrong("effects on IDs that do not exist: from %d" % (1 + CELL * beyond[0]))
 
     def _check_tokens(self) -> None:
+        if self._twice:
+            self._wrong("%d tokens given out twice: %s" % (len(self._twice), "; ".join(self._twice[:LISTED])))
         terms = [token for _, _, token in self.terms]
         twice = [token for token, times in collections.Counter(terms).items() if times > 1 or token in self.attempts]
         if twice:
@@ -187,20 +199,20 @@ class Audit:
             self._wrong("%d cells hold an effect that no journal tells of, as %d" % (len(unknown), unknown[0]))
 
     def _check_completions(self) -> None:
-        accepted: Dict[int, List[Attempt]] = {}
-        for attempt in self.attempts.values():
-            if j.ACCEPTED in attempt.said:
-                for cell in range(cell_of(attempt.start.lo), cell_of(attempt.start.hi) + 1):
-                    accepted.setdefault(cell, []).append(attempt)
+        """A completed partition is not given out again, and one that was given out again takes no older completion."""
+        holders: Dict[int, List[Attempt]] = {}
+        for attempt in sorted(self.attempts.values(), key=lambda attempt: attempt.start.token):
+            for cell in range(cell_of(attempt.start.lo), cell_of(attempt.start.hi) + 1):
+                holders.setdefault(cell, []).append(attempt)
         wrong = set()
-        for several in accepted.values():
-            several.sort(key=lambda attempt: attempt.start.t)
+        for several in holders.values():
             for a, b in zip(several, several[1:]):
-                if not self._lost_data_between(a.start.t, b.start.t):
-                    wrong.add("[%d, %d] by %s (token %d) and by %s (token %d)" % (
+                if j.ACCEPTED in a.said and not self._lost_data_between(a.start.t, b.start.t):
+                    wrong.add("[%d, %d]: %s completed it with token %d, and %s was given token %d" % (
                         a.start.lo, a.start.hi, a.process, a.start.token, b.process, b.start.token))  # fmt: skip
         if wrong:
-            self._wrong("%d completions accepted twice: %s" % (len(wrong), "; ".join(sorted(wrong)[:LISTED])))
+            self._wrong("%d completions accepted that were not the newest holder's: %s" % (
+                len(wrong), "; ".join(sorted(wrong)[:LISTED])))  # fmt: skip
 
     def _lost_data_between(self, since: float, until: float) -> bool:
         return any(f.loses_data and f.begin <= until and f.end >= since for f in self.faults)
@@ -258,6 +270,11 @@ class Audit:
         met = [f for f in self.faults if f.begin <= until and f.end >= a.start.t and f.struck(a.process)]
         worst = [f for f in met if f.loses_data] or met
         return worst[-1].kind if worst else "none of these"
+
+    def _check_ends(self) -> None:
+        for name in self.unclean:
+            if all(a.process != name or (a.end is not None and a.end.t < self.dismissed) for a in self.attempts.values()):
+                self._wrong("%s did not end cleanly, and no processor of it ran on" % name)
 
     # ---------------------------------------------------------------- how long until it was well again
 

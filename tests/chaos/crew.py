@@ -142,7 +142,7 @@ class Crew:
                 slot.process.wait()
                 wrong.append("%s did not end within %g s of SIGTERM" % (slot.name, timeout))
             else:
-                if code != 0:
+                if code not in (0, 1):  # 1: a processor ran on; the audit asks for which
                     wrong.append("%s ended with code %s at the end of the run" % (slot.name, code))
             self._note_end(slot)
         return wrong

@@ -31,7 +31,7 @@ def strike(stage: Stage, fault: Planned) -> None:
     try:
         on = STRIKES[fault.kind](stage, fault)
     except ElkError as exc:  # an operator's command in the middle of another fault
-        failure = str(exc)[:200]
+        on, failure = ["nobody"], str(exc)[:200]
     finally:
         stage.events.put("end", number=fault.number, kind=fault.kind, on=on, failure=failure)
 
@@ -168,10 +168,11 @@ def poison(stage: Stage, fault: Planned) -> List[str]:
     return ["nobody"]  # whom it killed is told by the journals
 
 
-def _planner(what: str) -> Strike:
+def _planner(what: str, only_leader: bool = False) -> Strike:
     def told(stage: Stage, fault: Planned) -> List[str]:
         # All of them: whoever leads, or comes to lead meanwhile.
-        for slot in stage.crew.slots:
+        leader = stage.leader() if only_leader else None
+        for slot in [leader] if leader else stage.crew.slots:
             slot.order(what, fault.seconds)
         stage.lasts(fault.seconds)
         return []
@@ -180,7 +181,7 @@ def _planner(what: str) -> Strike:
 
 
 kind("planner raises")(_planner("planner raises"))
-kind("planner hangs")(_planner("planner hangs"))
+kind("planner hangs")(_planner("planner hangs", only_leader=True))
 kind("planner nonsense")(_planner("planner talks nonsense"))
 
 

@@ -97,7 +97,10 @@ def draw(seed: int, seconds: float, workers: int, mean_gap: float, without: Sequ
         if at >= seconds:
             break
         if kind.startswith("data loss"):
-            if not losses or at > 0.6 * seconds and not only:
+            if at < 0.25 * seconds:  # there is nothing to lose yet
+                deck.insert(0, kind)
+                continue
+            if not losses or at > 0.7 * seconds:
                 continue
             losses -= 1
         out.append(Planned(len(out) + 1, round(at, 2), kind, min(lasts, seconds - at), slot, n))
