@@ -32,7 +32,7 @@ def arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument("--break", dest="broken", choices=sorted(BROKEN), default="", help="switch a guard off")
     parser.add_argument("--rate", type=float, help="new IDs a second")
     parser.add_argument("--gap", type=float, default=3.0, help="mean seconds between two faults")
-    parser.add_argument("--pause", type=float, default=0.08, help="mean seconds that a processor takes for 500 IDs")
+    parser.add_argument("--pause", type=float, default=0.2, help="mean seconds that a processor takes for 500 IDs")
     parser.add_argument("--report", metavar="FOLDER", help="make the report of an earlier run again")
     args = parser.parse_args(argv)
     for word in args.without:

@@ -73,6 +73,10 @@ class Audit:
         self.terms: List[Tuple[float, str, int]] = []
         self.counts: Counter[int] = collections.Counter()
         self._read_journals(folder)
+        #: Partitions that rested as failed for a time, until an operator retried them.
+        self.rested = {
+            (a.start.lo, a.start.hi) for a in self.attempts.values() if j.FAILED in a.said
+        }  # fmt: skip
         self.applied = 0
         #: Why unguarded effects happened again, in IDs; and which kind of fault had struck.
         self.why: Counter[str] = collections.Counter()
@@ -284,6 +288,7 @@ class Audit:
         met = [
             attempt for attempt in self.attempts.values()
             if fault.struck(attempt.process) and attempt.start.t <= fault.end
+            and (attempt.start.lo, attempt.start.hi) not in self.rested
             and (attempt.end is None or attempt.end.t >= fault.begin)
         ]  # fmt: skip
         done = [self._done_at(attempt.start.lo, attempt.start.hi) for attempt in met]

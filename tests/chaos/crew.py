@@ -93,10 +93,13 @@ class Crew:
         code = process.returncode
         self._events.put("ended", name=slot.name, slot=slot.number, code=code)
         # 9: os._exit in a processor; 1: what hangs on purpose is not waited for; 3: no store to be had at the start.
-        young = code == -signal.SIGTERM and now() - slot.started < 10.0  # before it could hear the signal
-        if code not in (0, 1, 3, 9, -signal.SIGKILL) and not young:
+        if code not in (0, 1, 3, 9, -signal.SIGKILL) and not self._too_young(slot, code):
             log = (self._folder / "journal" / (slot.name + ".log")).read_text(errors="replace")[-2000:]
             self.strange.append("%s ended with %s: %s" % (slot.name, code, log))
+
+    def _too_young(self, slot: Slot, code: int) -> bool:
+        """Return whether SIGTERM came before Python was so far as to hear it."""
+        return code == -signal.SIGTERM and now() - slot.started < 10.0
 
     def _start(self, slot: Slot) -> None:
         slot.born += 1
@@ -142,7 +145,7 @@ class Crew:
                 slot.process.wait()
                 wrong.append("%s did not end within %g s of SIGTERM" % (slot.name, timeout))
             else:
-                if code not in (0, 1):  # 1: a processor ran on; the audit asks for which
+                if code not in (0, 1) and not self._too_young(slot, code):  # 1: a processor ran on; the audit asks for which
                     wrong.append("%s ended with code %s at the end of the run" % (slot.name, code))
             self._note_end(slot)
         return wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import collections
 import pathlib
 from typing import Any, Dict, List, Tuple
@@ -13,10 +14,12 @@ from matplotlib import pyplot  # noqa: E402
 
 from tests.chaos import journal as j  # noqa: E402
 from tests.chaos.audit import Audit, Fault  # noqa: E402
+from tests.chaos.fence import CELL  # noqa: E402
 from tests.chaos.run import Outcome  # noqa: E402
 from tests.chaos.schedule import GROUPS, KINDS, group_of  # noqa: E402
 
 INK, FAINT, DONE, AGAIN, REFUSED = "#222222", "#9a9a9a", "#2a6f97", "#e09f3e", "#c1121f"
+TERMS = ("#40916c", "#b7e4c7")
 COLOURS = {
     "process": "#7b2cbf", "content": "#b5651d", "leader": "#2d6a4f", "store": "#c1121f", "network": "#1d6fb8",
     "operator": "#6c757d",
@@ -31,8 +34,8 @@ def draw(folder: pathlib.Path, outcome: Outcome) -> pathlib.Path:
     rows = [kind for group in GROUPS for kind in KINDS if group_of(kind) == group
             and any(fault.kind == kind for fault in audit.faults)]  # fmt: skip
     figure, (work, behind, faults) = pyplot.subplots(
-        3, 1, sharex=True, figsize=(16, 6.2 + 0.235 * len(rows)),
-        gridspec_kw={"height_ratios": [3.0, 1.5, 0.27 * max(4, len(rows))], "hspace": 0.09},
+        3, 1, sharex=True, figsize=(16, 6.0 + 0.235 * len(rows)),
+        gridspec_kw={"height_ratios": [2.6, 1.9, 0.27 * max(4, len(rows))], "hspace": 0.2},
     )  # fmt: skip
     _throughput(work, audit, outcome)
     _backlog(behind, audit)
@@ -43,7 +46,7 @@ def draw(folder: pathlib.Path, outcome: Outcome) -> pathlib.Path:
         axes.tick_params(colors=INK, labelsize=9)
     faults.set_xlim(0, outcome.facts["seconds"])
     faults.set_xlabel("seconds since the start", color=INK)
-    figure.suptitle(_title(outcome), x=0.125, y=0.995, ha="left", va="top", fontsize=13, color=INK)
+    work.set_title(_title(outcome), loc="left", fontsize=13, color=INK, pad=30)
     for suffix in ("svg", "png"):
         figure.savefig(str(folder / ("timeline." + suffix)), dpi=110, bbox_inches="tight")
     pyplot.close(figure)
@@ -81,49 +84,48 @@ def _throughput(axes: Any, audit: Audit, outcome: Outcome) -> None:
             refused.append(t - audit.origin)
     x, y = _per_second(done, width, seconds)
     axes.fill_between(x, [value / 1000.0 for value in y], step="mid", color=DONE, alpha=0.85, linewidth=0,
-                      label="new IDs done")  # fmt: skip
+                      label="done for the first time")  # fmt: skip
+    high = 1.25 * max(y) / 1000.0
     x, y = _per_second(again, width, seconds)
-    axes.plot(x, [value / 1000.0 for value in y], color=AGAIN, linewidth=1.2, drawstyle="steps-mid",
-              label="IDs given to a processor again")  # fmt: skip
+    axes.plot(x, [min(high, value / 1000.0) for value in y], color=AGAIN, linewidth=1.2, drawstyle="steps-mid",
+              label="given to a processor again")  # fmt: skip
+    axes.set_ylim(0, high)
     top = max([1.0, *axes.get_ylim()])
     if refused:
-        axes.plot(refused, [-0.045 * top] * len(refused), "|", color=REFUSED, markersize=7, clip_on=False,
+        axes.plot(refused, [-0.05 * top] * len(refused), "|", color=REFUSED, markersize=7, clip_on=False,
                   label="stale writes refused by the fence")  # fmt: skip
-    axes.set_ylim(-0.08 * top, 1.02 * top)
-    axes.set_ylabel("thousand IDs a second", color=INK)
+    axes.set_ylim(-0.1 * top, top)
+    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= top])
+    axes.set_ylabel("thousand IDs a second\n(cut off above)", color=INK)
     _loss_lines(axes, audit)
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncol=4, frameon=False, fontsize=9)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.008, 0.99), ncol=4, frameon=False, fontsize=9)
 
 
-def _loss_lines(axes: Any, audit: Audit) -> None:
+def _loss_lines(axes: Any, audit: Audit, named: bool = True) -> None:
     for number, fault in enumerate(fault for fault in audit.faults if fault.loses_data):
         axes.axvline(fault.begin - audit.origin, color=REFUSED, linewidth=1.0, linestyle=(0, (4, 3)),
-                     label="the store lost its data" if not number else None)  # fmt: skip
+                     label="the store lost its data" if named and not number else None)  # fmt: skip
 
 
 def _backlog(axes: Any, audit: Audit) -> None:
-    """Partitions being run, and who leads: a stripe under it, its colour changes with the term."""
-    moves = []
-    for attempt in audit.attempts.values():
-        moves.append((attempt.start.t, 1))
-        end = attempt.end.t if attempt.end is not None else audit.deaths.get(attempt.process)
-        if end is not None:
-            moves.append((end, -1))
-    level, x, y = 0, [0.0], [0]
-    for t, step in sorted(moves):
-        level += step
+    """IDs that exist and are not done; and who leads: a stripe under it, whose shade changes with the term."""
+    applied = sorted(cell[3] for cell in audit.cells if cell[1])
+    x, y = [], []
+    for t, top in audit.tops + [(audit.dismissed, audit.top)]:
         x.append(t - audit.origin)
-        y.append(level)
-    axes.plot(x, y, color=INK, linewidth=0.7, drawstyle="steps-post")
-    top = max(y) * 1.05 + 1
-    shades = ("#40916c", "#b7e4c7")
-    ends = [t for t, _, _ in audit.terms[1:]] + [max(audit.deaths.values(), default=0.0)]
+        y.append((top - CELL * bisect.bisect_right(applied, t)) / 1000.0)
+    axes.fill_between(x, y, color=INK, alpha=0.18, linewidth=0)
+    axes.plot(x, y, color=INK, linewidth=1.0, label="IDs that exist and are not done yet")
+    top = max(y) * 1.08 + 1
+    ends = [t for t, _, _ in audit.terms[1:]] + [audit.dismissed]
     for number, ((t, _, _), end) in enumerate(zip(audit.terms, ends)):
-        axes.barh(-0.13 * top, end - t, left=t - audit.origin, height=0.12 * top, color=shades[number % 2], linewidth=0)
+        axes.barh(-0.12 * top, max(0.0, end - t), left=t - audit.origin, height=0.12 * top, color=TERMS[number % 2],
+                  linewidth=0, label="terms of leaders" if not number else None)  # fmt: skip
     axes.set_ylim(-0.2 * top, top)
     axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= top])
-    axes.set_ylabel("partitions run\n(green: terms)", color=INK)
-    _loss_lines(axes, audit)
+    axes.set_ylabel("thousand IDs", color=INK)
+    _loss_lines(axes, audit, named=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.008, 0.97), ncol=2, frameon=False, fontsize=9)
 
 
 def _faults(axes: Any, audit: Audit, rows: List[str]) -> None:
@@ -132,16 +134,16 @@ def _faults(axes: Any, audit: Audit, rows: List[str]) -> None:
         axes.axhline(at[kind], color="#eeeeee", linewidth=0.8, zorder=0)
     for fault in audit.faults:
         _fault(axes, fault, fault.begin - audit.origin, at[fault.kind])
-    _loss_lines(axes, audit)
+    _loss_lines(axes, audit, named=False)
     axes.set_yticks([at[kind] for kind in rows])
     axes.set_yticklabels(rows)
     for label, kind in zip(axes.get_yticklabels(), rows):
         label.set_color(COLOURS[group_of(kind)])
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.plot([], [], "|", color=INK, markersize=9, markeredgewidth=2, label="fault: a moment")
-    axes.barh([0], [0], color=INK, label="fault: a span")
+    axes.plot([], [], color=INK, linewidth=7, label="fault: a span")
     axes.plot([], [], color=FAINT, linewidth=2.0, label="until what it met was done and new work was")
-    axes.legend(loc="upper right", bbox_to_anchor=(1.0, -0.035), ncol=3, frameon=False, fontsize=9)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.008, 0.995), ncol=3, frameon=False, fontsize=9)
 
 
 def _fault(axes: Any, fault: Fault, begin: float, row: int) -> None:

@@ -36,7 +36,7 @@ FAULTS_UNTIL = 0.85
 CALM_WITHIN = 120.0
 OPTIONS: Dict[str, Any] = {
     "heartbeat_interval": LEASE / 3, "worker_ttl": LEASE, "leader_lock_expiry": LEASE, "allocation_interval": 1.0,
-    "retry_backoff": [0.1, 1.0], "stop_timeout": 8.0, "metrics_enabled": False, "task_window_size": 6,
+    "retry_backoff": [0.1, 1.0], "stop_timeout": 8.0, "metrics_enabled": False, "task_window_size": 8,
     "task_timeout": 6.0, "max_pending_partitions": 400,
     "circuit_breaker": {"consecutive_failures": 5, "total_failures": 20, "open_timeout": 2.0},
 }  # fmt: skip
@@ -63,7 +63,7 @@ class Settings:
     #: IDs a second that come to exist.
     rate: float = 40_000.0
     #: Seconds that a processor takes for 500 of them, in the mean.
-    pause: float = 0.08
+    pause: float = 0.2
     #: Seconds between two faults, in the mean.
     gap: float = 3.0
     at_least: int = 0
@@ -109,7 +109,7 @@ class Run:
     # ---------------------------------------------------------------- the course
 
     def go(self) -> Outcome:
-        previous = signal.signal(signal.SIGINT, lambda *_: self.broken_off.set())
+        previous = signal.signal(signal.SIGINT, self._interrupt)
         try:
             with contextlib.ExitStack() as stack:
                 facts = self._course(stack)
@@ -117,6 +117,12 @@ class Run:
             signal.signal(signal.SIGINT, previous)
         return judge(self.folder, dict(facts, problems=self.problems, settings=attr.asdict(self.settings),
                                        command=self.settings.command(), broken_off=self.broken_off.is_set()))  # fmt: skip
+
+    def _interrupt(self, *_: Any) -> None:
+        if self.broken_off.is_set():
+            raise KeyboardInterrupt
+        print("breaking off: no more faults, the rest is done and audited; once more ends at once", flush=True)
+        self.broken_off.set()
 
     def _course(self, stack: contextlib.ExitStack) -> Dict[str, Any]:
         settings = self.settings
