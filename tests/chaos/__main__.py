@@ -33,6 +33,8 @@ def arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, help="new IDs a second")
     parser.add_argument("--gap", type=float, default=3.0, help="mean seconds between two faults")
     parser.add_argument("--pause", type=float, default=0.2, help="mean seconds that a processor takes for 500 IDs")
+    parser.add_argument("--blind", type=int, default=20, help="of 100 attempts so many never look at their context")
+    parser.add_argument("--no-picture", action="store_true", help="the table alone")
     parser.add_argument("--report", metavar="FOLDER", help="make the report of an earlier run again")
     args = parser.parse_args(argv)
     for word in args.without:
@@ -55,10 +57,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         outcome = Run(Settings(
             seconds=args.seconds, seed=random.SystemRandom().randrange(10**6) if args.seed is None else args.seed,
             strategy=args.strategy, workers=args.workers, without=args.without, only=args.only, out=args.out,
-            broken=args.broken, rate=rate, gap=args.gap, pause=args.pause,
+            broken=args.broken, rate=rate, gap=args.gap, pause=args.pause, blind=args.blind,
             at_least=TEN_MINUTES_MUST_PROCESS if args.seconds >= 600 and rate >= 25_000.0 else 0,
         )).go()  # fmt: skip
-    print(write_report(folder, outcome))
+    print(write_report(folder, outcome, picture=not args.no_picture))
     return 1 if outcome.violations else 0
 
 

@@ -277,7 +277,8 @@ class Audit:
 
     def _check_ends(self) -> None:
         for name in self.unclean:
-            if all(a.process != name or (a.end is not None and a.end.t < self.dismissed) for a in self.attempts.values()):
+            own = [attempt for attempt in self.attempts.values() if attempt.process == name]
+            if all(attempt.end is not None and attempt.end.t < self.dismissed for attempt in own):
                 self._wrong("%s did not end cleanly, and no processor of it ran on" % name)
 
     # ---------------------------------------------------------------- how long until it was well again

@@ -145,7 +145,8 @@ class Crew:
                 slot.process.wait()
                 wrong.append("%s did not end within %g s of SIGTERM" % (slot.name, timeout))
             else:
-                if code not in (0, 1) and not self._too_young(slot, code):  # 1: a processor ran on; the audit asks for which
+                # 1: a processor ran on; the audit asks for which.
+                if code not in (0, 1) and not self._too_young(slot, code):
                     wrong.append("%s ended with code %s at the end of the run" % (slot.name, code))
             self._note_end(slot)
         return wrong

@@ -1,4 +1,4 @@
-"""What was done to the fleet, written down beside the processors' journals: one JSON document a line. Standard library."""
+"""What was done to the fleet, beside the processors' journals: one JSON document a line. Only the standard library."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ the effect was applied: a single store moves fence and effect together, so a pro
 none, as a transaction would. Two more words say by whom and when, for the audit. Cells, not partitions: after a loss of
 data the IDs are planned again with other bounds, and the fence holds all the same.
 
-The lock is the kernel's, on the bytes of the range: it goes with its process, and who is frozen in it stops nobody else.
+The lock is the kernel's, on the bytes of the range: it goes with its process, and one frozen in it stops nobody else.
 """
 
 from __future__ import annotations

@@ -10,13 +10,13 @@ from typing import Any, Dict, List, Tuple
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
-from tests.chaos import journal as j  # noqa: E402
-from tests.chaos.audit import Audit, Fault  # noqa: E402
-from tests.chaos.fence import CELL  # noqa: E402
-from tests.chaos.run import Outcome  # noqa: E402
-from tests.chaos.schedule import GROUPS, KINDS, group_of  # noqa: E402
+from tests.chaos import journal as j
+from tests.chaos.audit import Audit, Fault
+from tests.chaos.fence import CELL
+from tests.chaos.run import Outcome
+from tests.chaos.schedule import GROUPS, KINDS, group_of
 
 INK, FAINT, DONE, AGAIN, REFUSED = "#222222", "#9a9a9a", "#2a6f97", "#e09f3e", "#c1121f"
 TERMS = ("#40916c", "#b7e4c7")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import importlib
 import pathlib
 import statistics
 from typing import Dict, List
@@ -15,18 +16,22 @@ from tests.chaos.schedule import GROUPS, group_of
 _LINE = "%-22s %6s %10s %10s %12s"
 
 
-def write_report(folder: pathlib.Path, outcome: Outcome) -> str:
+def write_report(folder: pathlib.Path, outcome: Outcome, picture: bool = True) -> str:
     """Write ``report.txt`` and the picture into *folder*; return the text."""
-    lines = [*_per_fault(outcome.audit), "", *_totals(outcome), "", *_verdict(outcome)]
-    try:
-        from tests.chaos.picture import draw
-    except ImportError as exc:
-        lines.insert(-1, "no picture: %s (the extra \"look\" brings it)" % exc)
-    else:
-        lines.insert(-1, "picture: %s" % draw(folder, outcome))
-    text = "\n".join(lines)
+    lines = [*_per_fault(outcome.audit), "", *_totals(outcome), ""]
+    if picture:
+        lines += [_draw(folder, outcome), ""]
+    text = "\n".join(lines + _verdict(outcome))
     (folder / "report.txt").write_text(text + "\n")
     return text
+
+
+def _draw(folder: pathlib.Path, outcome: Outcome) -> str:
+    try:
+        drawn = importlib.import_module("tests.chaos.picture")
+    except ImportError as exc:
+        return "no picture: %s (the extra \"look\" brings it)" % exc
+    return "picture: %s" % drawn.draw(folder, outcome)
 
 
 def _per_fault(audit: Audit) -> List[str]:

@@ -34,6 +34,8 @@ NAMESPACE = "chaos"
 FAULTS_UNTIL = 0.85
 #: Seconds at most, beyond the end of the faults, until everything is done.
 CALM_WITHIN = 120.0
+#: Seconds until the first partition is done.
+BEGIN_WITHIN = 60.0
 OPTIONS: Dict[str, Any] = {
     "heartbeat_interval": LEASE / 3, "worker_ttl": LEASE, "leader_lock_expiry": LEASE, "allocation_interval": 1.0,
     "retry_backoff": [0.1, 1.0], "stop_timeout": 8.0, "metrics_enabled": False, "task_window_size": 8,
@@ -64,6 +66,8 @@ class Settings:
     rate: float = 40_000.0
     #: Seconds that a processor takes for 500 of them, in the mean.
     pause: float = 0.2
+    #: Of 100 attempts so many never look at ``ctx``.
+    blind: int = 20
     #: Seconds between two faults, in the mean.
     gap: float = 3.0
     at_least: int = 0
@@ -71,7 +75,8 @@ class Settings:
     def command(self) -> str:
         """Return what replays the schedule."""
         words = ["python -m tests.chaos --seconds %g --seed %d --strategy %s --workers %d --rate %g --gap %g "
-                 "--pause %g" % (self.seconds, self.seed, self.strategy, self.workers, self.rate, self.gap, self.pause)]  # fmt: skip
+                 "--pause %g --blind %d" % (self.seconds, self.seed, self.strategy, self.workers, self.rate, self.gap,
+                                            self.pause, self.blind)]  # fmt: skip
         words += ["--without %s" % ",".join(self.without)] if self.without else []
         words += ["--only '%s'" % ",".join(self.only)] if self.only else []
         words += ["--break %s" % self.broken] if self.broken else []
@@ -115,8 +120,9 @@ class Run:
                 facts = self._course(stack)
         finally:
             signal.signal(signal.SIGINT, previous)
-        return judge(self.folder, dict(facts, problems=self.problems, settings=attr.asdict(self.settings),
-                                       command=self.settings.command(), broken_off=self.broken_off.is_set()))  # fmt: skip
+        facts.update(problems=self.problems, settings=attr.asdict(self.settings), command=self.settings.command(),
+                     broken_off=self.broken_off.is_set())  # fmt: skip
+        return judge(self.folder, facts)
 
     def _interrupt(self, *_: Any) -> None:
         if self.broken_off.is_set():
@@ -137,7 +143,7 @@ class Run:
         config = {
             "namespace": NAMESPACE, "strategy": settings.strategy, "fence": str(self.folder / "fence.bin"),
             "space": str(self.folder / "space.bin"), "cells": self.last // CELL, "seed": settings.seed,
-            "pause": settings.pause, "options": OPTIONS, "broken": settings.broken,
+            "pause": settings.pause, "blind": settings.blind, "options": OPTIONS, "broken": settings.broken,
             "scripts": BROKEN[settings.broken] if settings.broken else [],
         }  # fmt: skip
         wires = [Wire(server.url) for _ in range(settings.workers + 1)]
@@ -147,7 +153,9 @@ class Run:
         stage = Stage(server, NAMESPACE, StrategyType(settings.strategy), crew, space, events, settings.rate, self.last)
         stack.callback(stage.close)
         print("chaos: seed %d, %d faults in %g s, %d workers, strategy %s, %s" % (
-            settings.seed, len(self.schedule), self.faults_end, settings.workers, settings.strategy, server.label))  # fmt: skip
+            settings.seed, len(self.schedule), self.faults_end, settings.workers, settings.strategy, server.label),
+            flush=True)  # fmt: skip
+        self._begin_work(stage)
         origin = now()
         events.put("started")
         self._let_loose(stage, origin)
@@ -166,6 +174,17 @@ class Run:
             "top": space.top, "faults_ended": ended - origin, "calmed": calmed, "server": server.label,
             "seconds": now() - origin, "verify": verified,
         }  # fmt: skip
+
+    def _begin_work(self, stage: Stage) -> None:
+        """Wait until something was done: from then on faults count."""
+        until = now() + BEGIN_WITHIN
+        while now() < until and not self.broken_off.is_set():
+            stage.crew.tend()
+            with contextlib.suppress(ElkError):
+                if stage.partitions.get_partition_stats().completed:
+                    return
+            self.broken_off.wait(0.1)
+        self.problems.append("nothing was done within %g s of the start" % BEGIN_WITHIN)
 
     def _let_loose(self, stage: Stage, origin: float) -> None:
         coming = list(self.schedule)

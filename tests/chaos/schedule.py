@@ -1,4 +1,4 @@
-"""Which fault strikes when, for how long and whom: drawn from a seed, before anything runs. The same seed, the same plan."""
+"""Which fault strikes when, for how long and whom: drawn from a seed before anything runs; the same again for the same."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def draw(seed: int, seconds: float, workers: int, mean_gap: float, without: Sequ
             if not losses or at > 0.7 * seconds:
                 continue
             losses -= 1
-        out.append(Planned(len(out) + 1, round(at, 2), kind, min(lasts, seconds - at), slot, n))
+        out.append(Planned(len(out) + 1, round(at, 2), kind, min(lasts, round(seconds - at, 2)), slot, n))
     return out
 
 

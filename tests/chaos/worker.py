@@ -27,9 +27,7 @@ from tests.chaos.journal import Writer, now
 from tests.faults.worker import LOG_FORMAT, die_with, threads_left
 
 SIZES = (1000, 2000, 3000, 5000)
-#: Of 100 attempts so many never look at ``ctx``: the fence must stop them.
-BLIND = 20
-#: And of 100 so many take so much longer: heirs of an overtaken holder, for one, still run when it comes back.
+#: Of 100 attempts so many take so much longer: heirs of an overtaken holder, for one, still run when it comes back.
 SLOW, SLOWER = 8, 8.0
 
 
@@ -89,12 +87,15 @@ class Numbers:
 class Work:
     """The processor: for each cell of its partition an effect without any guard, and one behind the fence."""
 
-    def __init__(self, journal: Writer, fence: Fence, space: Space, suffering: Suffering, pause: float) -> None:
+    def __init__(self, journal: Writer, fence: Fence, space: Space, suffering: Suffering, pause: float,
+                 blind: int) -> None:  # fmt: skip
         self._journal = journal
         self._fence = fence
         self._space = space
         self._suffering = suffering
         self._pause = pause
+        #: Of 100 attempts so many never look at ``ctx``: the guards must stop them.
+        self._blind = blind
 
     def process(self, ctx: Any, min_id: int, max_id: int, options: Dict[str, Any]) -> int:
         p, token = ctx.partition, ctx.fencing_token
@@ -119,7 +120,7 @@ class Work:
 
     def _run(self, ctx: Any, who: Any, min_id: int, max_id: int) -> int:
         chance = random.Random(ctx.fencing_token)
-        blind = chance.randrange(100) < BLIND
+        blind = chance.randrange(100) < self._blind
         pace = self._pause * (SLOWER if chance.randrange(100) < SLOW else 1.0)
         token = ctx.fencing_token
         try:
@@ -218,7 +219,7 @@ def main() -> int:
     for path, old, new in config["scripts"]:
         replace(store, path, old, new)
     coordinator = Coordinator(
-        config["namespace"], store, Work(journal, fence, space, suffering, config["pause"]),
+        config["namespace"], store, Work(journal, fence, space, suffering, config["pause"], config["blind"]),
         Numbers(space, suffering, config["seed"]), worker_id=config["name"], listeners=(Teller(journal),),
         strategy=StrategyType(config["strategy"]), **config["options"],
     )  # fmt: skip
