@@ -1,4 +1,4 @@
-"""Which fault strikes when, for how long and whom: drawn from a seed before anything runs; the same again for the same."""
+"""Which fault strikes when, for how long and whom: drawn from a seed before anything runs, and again from the same."""
 
 from __future__ import annotations
 
