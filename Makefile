@@ -11,7 +11,8 @@ EXAMPLES = quickstart.py database_batch/main.py django_site/main.py flask_app/ma
            gunicorn/main.py message_queue/main.py monitoring/main.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-long fault faults mutants lint lint-deploy test-debian test-oldest test-frameworks test-databases \
+.PHONY: help demo examples test test-long fault faults chaos soak mutants lint lint-deploy test-debian test-oldest \
+        test-frameworks test-databases \
         test-monitoring look formal clean
 
 help:  ## show this list
@@ -39,6 +40,11 @@ faults: $(VENV)/.test  ## the whole fault table; writes its numbers to build/fau
 
 mutants: $(VENV)/.test  ## switch each guard off in turn: some test must miss it; build/mutants.json; ARGS="-k report"
 	$(BIN)/python -m tests.mutants.runner $(ARGS)
+chaos: $(VENV)/.look  ## ten minutes of all faults at once over a fleet, audited; table and picture in build/chaos; ARGS="--strategy simple"
+	$(BIN)/python -m tests.chaos --seconds 600 $(ARGS)
+
+soak: $(VENV)/.look  ## the same for as long as you like, from a seed that replays it; SECONDS=7200 SEED=7
+	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),7200) $(if $(SEED),--seed $(SEED)) --out build/soak $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -90,8 +90,8 @@ GUARDS = [
     Guard(
         "report: start of what ended",
         WORK,
-        "if s and not handled[ARGV[base]] and s.token == ARGV[base + 1] and s.status == 'C' then",
-        "if s and s.token == ARGV[base + 1] and s.status == 'C' then",
+        "if s and not handled[id] and s.token == tokens[reports + i] and s.status == 'C' then",
+        "if s and s.token == tokens[reports + i] and s.status == 'C' then",
         "a start and a report of one claim in one call end it",
         contract("a_report_and_a_start_of_one_claim_in_one_call_end_it"),
         SCRIPTS,
@@ -99,8 +99,8 @@ GUARDS = [
     Guard(
         "start: token",
         WORK,
-        "if s and not handled[ARGV[base]] and s.token == ARGV[base + 1] and s.status == 'C' then",
-        "if s and not handled[ARGV[base]] and s.status == 'C' then",
+        "if s and not handled[id] and s.token == tokens[reports + i] and s.status == 'C' then",
+        "if s and not handled[id] and s.status == 'C' then",
         "only the holder of a claim marks it as started",
         contract("a_start_under_another_token_changes_nothing"),
         SCRIPTS,
