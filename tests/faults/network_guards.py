@@ -12,7 +12,8 @@ from tenacity.wait import wait_none
 from elk_coordinator.errors import StoreUnavailable
 from elk_coordinator.runtime import retry, threads
 from elk_coordinator.store import connect, redis_store
-from elk_coordinator.worker import claimer
+from elk_coordinator.worker import claimer, context
+from tests.faults.journal import Journal
 
 
 def _no_timeout() -> None:
@@ -74,6 +75,24 @@ def _no_source() -> None:
     redis_store._Link.call = call  # type: ignore[method-assign, assignment]
 
 
+def _linger() -> None:
+    """No guard but a fault: whoever has saved all of its partition stays there until it is cancelled."""
+    original = context.TaskContext.checkpoint
+
+    def checkpoint(self: Any, last_done_id: int, processed: int = 0) -> bool:
+        durable = original(self, last_done_id, processed)
+        if durable and last_done_id == self.partition.max_id:
+            self._task.wait(None)
+        return durable
+
+    context.TaskContext.checkpoint = checkpoint  # type: ignore[method-assign]
+
+
+def _no_effects() -> None:
+    """Say what is done without doing it."""
+    Journal.apply = lambda *_, **__: None  # type: ignore[method-assign]
+
+
 #: What _names() resolves, to this machine, while there is no file of the other name where the worker runs.
 NAME, NO_SUCH_NAME = "store.elk.test", "no-such-name"
 
@@ -100,4 +119,6 @@ GUARDS: Dict[str, Callable[[], None]] = {
     "polling": _no_polling,
     "source": _no_source,
     "names": _names,
+    "linger": _linger,
+    "effects": _no_effects,
 }

@@ -126,6 +126,7 @@ NETWORK: List[Fault] = [
         tests=(
             STORE + "test_requests_that_arrive_after_they_were_given_up_change_nothing",
             LATE + "test_requests_that_run_after_their_successors_change_nothing",
+            LATE + "test_what_was_saved_to_its_end_is_completed_by_its_next_holder_without_an_attempt",
             "tests/contract/test_strategy_faults.py::test_a_late_turn_is_refused_and_changes_nothing",
         ),
         control="The order of requests: a script runs whatever its number is",
