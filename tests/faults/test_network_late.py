@@ -32,19 +32,19 @@ MakeServer = Callable[..., EmbeddedServer]
 def test_requests_that_run_after_their_successors_change_nothing(new_fleet: MakeFleet, new_proxy: MakeProxy) -> None:
     cases = []
     for name, config in (("guarded", {}), ("no-order", {"scripts": [NO_ORDER]})):
-        fleet = new_fleet(2000, name)
+        fleet = new_fleet(1200, name)
         proxy = new_proxy(fleet.url)
         quick = {"pause": 0.02, "checkpoint": True, "steps": 2}
         start(fleet, "a", "b", work=quick, url=proxy.url, defaults=LONGER, **config)
         # Given up after a third of a second and sent again, which is answered; it runs when others have followed.
-        proxy.delay_every(9, 1.0)
+        proxy.delay_every(7, 1.0)
         cases.append((fleet, proxy))
     (fleet, proxy), (control, controls) = cases
     fleet.wait_done(45.0)
     wait_until(lambda: proxy.ran_late >= 10, 10.0, lambda: "%d ran late" % proxy.ran_late)
     proxy.heal()
     tally = calm(fleet)
-    assert (tally["attempts"], tally["deliveries"], tally["refused"], tally["lost"]) == (200, 0, 0, 0)
+    assert (tally["attempts"], tally["deliveries"], tally["refused"], tally["lost"]) == (120, 0, 0, 0)
     print("%d of %d scripts ran after their successors; %s" % (proxy.ran_late, scripts(proxy), tally))
     wait_until(lambda: granted_to_nobody(control) or control.done(), 30.0, control.story)
     with must_fail("granted to nobody"):

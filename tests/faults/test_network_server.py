@@ -134,7 +134,7 @@ def test_connections_killed_ten_times_a_second_cost_no_more_than_the_calls_they_
 
 def test_a_server_that_forgets_its_scripts_is_given_them_again(new_fleet: MakeFleet, new_server: MakeServer) -> None:
     servers = [new_server(), new_server()]
-    fleet, control = new_fleet(2000, "guarded", servers[0].url), new_fleet(50_000, "no-source", servers[1].url)
+    fleet, control = new_fleet(1000, "guarded", servers[0].url), new_fleet(50_000, "no-source", servers[1].url)
     for each, broken in ((control, ["source"]), (fleet, [])):
         start(each, "a", "b", work={"steps": 2, "pause": 0.02, "checkpoint": True}, broken=broken)
         each.wait_completed(3)

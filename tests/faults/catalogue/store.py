@@ -6,7 +6,6 @@ from typing import List
 
 from tests.faults.catalogue.row import Fault
 from tests.faults.catalogue.store_network import NETWORK
-from tests.faults.catalogue.store_network import NETWORK
 
 TITLE = "The store"
 FAULTS: List[Fault] = [*NETWORK]
