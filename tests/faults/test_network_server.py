@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, List
 
 import pytest
-import redis
 
 from elk_coordinator.testing import EmbeddedServer, wait_until
 from tests.faults.fleet import Fleet, let_pass, meanwhile, must_fail, now
 from tests.faults.network import LONGER, STEPS, MakeFleet, calm, resumed, start
 from tests.faults.network_guards import NAME, NO_SUCH_NAME
+from tests.faults.topologies import hand
 
 MakeServer = Callable[..., EmbeddedServer]
-
-
-@contextlib.contextmanager
-def hand(server: EmbeddedServer) -> Iterator[Any]:
-    """Give a plain client that has its one connection already."""
-    with contextlib.closing(redis.Redis.from_url(server.url, single_connection_client=True)) as client:
-        client.ping()
-        yield client
 
 
 def connections(client: Any) -> Dict[str, int]:
