@@ -153,7 +153,7 @@ EVERY = 13
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", [StrategyType.HASH, StrategyType.SIMPLE])
 def test_a_reply_lost_again_and_again_for_a_hundred_thousand_commands_counts_nothing_twice(
     new_server: MakeServer, new_proxy: MakeProxy, namespace: str, kind: StrategyType
