@@ -189,7 +189,7 @@ def test_without_hints_from_the_store_work_is_found_by_polling(new_fleet: MakeFl
         for name, url, broken in (
             ("not allowed", deaf, []), ("cut", server.url, []), ("no-polling", deaf, ["polling"]),
         ):  # fmt: skip
-            fleet = cases[name] = new_fleet(200, name.replace(" ", "-"), server.url)
+            fleet = cases[name] = new_fleet(800, name.replace(" ", "-"), server.url)
             fleet.start("a", STEPS, {"dry": True}, url=url, defaults=LONGER, wait=False, broken=broken)
             fleet.start("b", STEPS, False, url=url, defaults=LONGER, wait=False, broken=broken)
         seconds = {}
