@@ -147,8 +147,9 @@ def granted_and_counted_once(hand: Hand, partitions: int) -> None:
         assert (p.attempt, p.deliveries, p.fencing_token) == (0, 0, hand.held[p.partition_id])
 
 
-#: Commands through the proxy, handshakes of new connections included; of so many scripts one reply is lost.
-COMMANDS = 100_000
+#: Commands through the proxy, handshakes of new connections included; of so many scripts one reply is lost. SIMPLE, for
+#: small jobs, gets a quarter: what is completed stays in its one document, and each command writes all of that.
+COMMANDS = {StrategyType.HASH: 100_000, StrategyType.SIMPLE: 25_000}
 EVERY = 13
 
 
@@ -159,7 +160,7 @@ def test_a_reply_lost_again_and_again_for_a_hundred_thousand_commands_counts_not
     new_server: MakeServer, new_proxy: MakeProxy, namespace: str, kind: StrategyType
 ) -> None:
     server = new_server()
-    for no_replay, commands in ((False, COMMANDS), (True, 2000)):
+    for no_replay, commands in ((False, COMMANDS[kind]), (True, 2000)):
         if no_replay and kind is StrategyType.SIMPLE:
             # SIMPLE settles a lost reply by what it wrote into its document: no script to mutate.
             continue
