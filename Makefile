@@ -12,8 +12,7 @@ EXAMPLES = quickstart.py database_batch/main.py django_site/main.py flask_app/ma
 
 .DELETE_ON_ERROR:
 .PHONY: help demo examples test test-long fault faults chaos soak mutants lint lint-deploy test-debian test-oldest \
-        test-frameworks test-databases \
-        test-monitoring look formal clean
+        test-frameworks test-databases test-monitoring look formal clean
 
 help:  ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1  -  \2/p' Makefile

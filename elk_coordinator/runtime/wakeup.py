@@ -37,6 +37,9 @@ class Wakeup(Role):
         try:
             topic = self._store.wait("*", 0.05 if fresh else 5.0)
         except StoreUnavailable:
+            if not fresh:
+                # The subscription is gone, which says little of the store: whether that is away a new one tells.
+                return None
             raise
         except StoreError as exc:
             # Not an outage: this user may not listen, everything else works.

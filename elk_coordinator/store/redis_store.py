@@ -55,7 +55,8 @@ _PASSING_TYPES = _types("OutOfMemoryError", "ClusterError", "AskError", "MovedEr
 _LAYOUT = (*_types("ConnectionError", "TimeoutError", "ClusterError", "ClusterDownError", "MovedError"), _DRIVER[1])
 _REFUSING = ("NOAUTH", "WRONGPASS", "NOPERM", "Authentication required", "invalid password", "invalid username")
 _REFUSING_TYPES = _types("AuthenticationError", "AuthorizationError", "NoPermissionError")
-_AWAY_TYPES = (*_types("ConnectionError", "TimeoutError", "ReadOnlyError", "ClusterDownError"), _DRIVER[1])
+_AWAY = ("ConnectionError", "TimeoutError", "ReadOnlyError", "ClusterDownError", "InvalidResponse")
+_AWAY_TYPES = (*_types(*_AWAY), _DRIVER[1])
 #: After these the connections lead to the wrong server or to none.
 _RECONNECT = ("READONLY", "MASTERDOWN", "UNBLOCKED")
 
@@ -356,27 +357,26 @@ class _Link:
             answer = client.execute_command("EVAL", script.source, len(keys), *keys, *args)
             self._unloaded.discard(script.sha)
             return answer
-        except _DRIVER as exc:
-            self._after(exc)
-            raise translate(exc) from exc
-        except (OSError, ValueError, AttributeError, TypeError) as exc:
-            # close() from another thread takes the socket away under the call, and the driver stumbles over it.
-            if isinstance(exc, OSError) or self.closed.is_set():
-                raise StoreUnavailable("the store could not be reached: %s" % exc) from exc
-            raise
+        except (*_DRIVER, OSError, ValueError, AttributeError, TypeError) as exc:
+            raise self._said(exc) from exc
 
     def command(self, *words: Arg, **options: Any) -> Any:
         client = self.client()
         try:
             return client.execute_command(*words, **options)
-        except _DRIVER as exc:
+        except (*_DRIVER, OSError, ValueError, AttributeError, TypeError) as exc:
+            raise self._said(exc) from exc
+
+    def _said(self, exc: Exception) -> StoreError:
+        """Return our error for what a call ended with; raise it when it is no fault of the store's."""
+        if isinstance(exc, _DRIVER):
             self._after(exc)
-            raise translate(exc) from exc
-        except (OSError, ValueError, AttributeError, TypeError) as exc:
-            # close() from another thread takes the socket away under the call, and the driver stumbles over it.
-            if isinstance(exc, OSError) or self.closed.is_set():
-                raise StoreUnavailable("the store could not be reached: %s" % exc) from exc
-            raise
+            return translate(exc)
+        # The driver stumbles over a socket that close() took away under it, and over an answer that is none.
+        nonsense = isinstance(exc, ValueError) and not isinstance(exc, UnicodeEncodeError)
+        if isinstance(exc, OSError) or nonsense or self.closed.is_set():
+            return StoreUnavailable("the store could not be reached: %s" % exc)
+        raise exc
 
     def _after(self, exc: Exception) -> None:
         if str(exc).startswith(_RECONNECT) or isinstance(exc, driver.ReadOnlyError):

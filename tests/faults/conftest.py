@@ -28,12 +28,12 @@ def new_fleet(tmp_path: pathlib.Path, redis_url: str, namespace: str) -> Iterato
 
 
 @pytest.fixture
-def new_proxy() -> Iterator[Callable[[str], Proxy]]:
+def new_proxy() -> Iterator[Callable[..., Proxy]]:
     """Return a function that starts a proxy before the server at a URL; all end with the test."""
     with contextlib.ExitStack() as stack:
 
-        def make(url: str) -> Proxy:
-            return stack.enter_context(Proxy(url))
+        def make(url: str, seed: int = 0) -> Proxy:
+            return stack.enter_context(Proxy(url, seed))
 
         yield make
 

@@ -29,7 +29,7 @@ from elk_coordinator.partition.audit import verify
 from elk_coordinator.store.purge import purge
 from elk_coordinator.testing import EmbeddedServer, wait_until
 from tests.faults.fleet import LEASE, SHORT, Fleet, let_pass, now
-from tests.faults.topologies import SERVICE, SentinelSet, ThreeNodes, address, ask, place
+from tests.faults.topologies import SERVICE, SentinelSet, ThreeNodes, address, ask, place, version
 from tests.integration.conftest import Numbers
 
 MakeFleet = Callable[..., Fleet]
@@ -182,6 +182,12 @@ def test_a_slot_that_moves_to_another_node_holds_work_up_only_while_it_moves(
     assert ask(cluster.nodes[target], "CLUSTER", "COUNTKEYSINSLOT", cluster.slot(fleet.namespace)) > 0
     assert not fleet.told("role_died") and not fleet.told("store_lost_data")
     assert (tally["deliveries"], tally["refused"], tally["lost"]) == (0, 0, 0)
+    # Redirected one by one while it moved (ASK), and for good when it had (MOVED).
+    redirected = [ask(node, "INFO", "errorstats") for node in cluster.nodes]
+    assert b"cmdstat_asking" in ask(cluster.nodes[target], "INFO", "commandstats")
+    if version(cluster.nodes[0]) >= (6, 2):
+        assert any(b"errorstat_ASK" in stats for stats in redirected)
+        assert any(b"errorstat_MOVED" in stats for stats in redirected)
     print("back to work %.2f s after the move; %s" % (seconds, tally))
 
 

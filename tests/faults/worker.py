@@ -22,7 +22,7 @@ from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.protocols import EVENT_KINDS, Event, Listener
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.worker.context import Task
-from tests.faults import crash_points
+from tests.faults import crash_points, network_guards
 from tests.faults.journal import Journal, StaleToken
 
 CLOCK = Clock()
@@ -205,6 +205,9 @@ class Work:
 
 def break_guard(name: str) -> None:
     """Switch off a guard of the library in this process: the control of a test."""
+    if name in network_guards.GUARDS:
+        network_guards.GUARDS[name]()
+        return
     if name != "lease":
         raise ValueError(name)
     original = Task.reason

@@ -1,8 +1,10 @@
-"""Connections: our own timeouts and no hidden retries; what is wrong with a URL is said without its password."""
+"""Connections: our timeouts and no hidden retries; no password in what is said; an answer that is none is an outage."""
 
 from __future__ import annotations
 
-from typing import Any, List
+import socket
+import threading
+from typing import Any, Iterator, List
 
 import pytest
 import redis
@@ -86,3 +88,45 @@ def test_all_tries_of_one_call_end_with_its_deadline(monkeypatch: pytest.MonkeyP
         store.namespaced("ns").now()
     assert len(budgets) == 1 and 0.0 < budgets[0] <= 2.0
     store.close()
+@pytest.fixture
+def babbler() -> Iterator[str]:
+    """Yield the URL of a server that answers every request with the next of some nonsense."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    gone = threading.Event()
+
+    def serve() -> None:
+        said = 0
+        while not gone.is_set():
+            client, _ = listener.accept()
+            with client:
+                client.settimeout(1.0)
+                while not gone.is_set():
+                    try:
+                        if not client.recv(65536):
+                            break
+                        client.sendall(NONSENSE[said % len(NONSENSE)])
+                    except OSError:
+                        break
+                    said += 1
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield "redis://127.0.0.1:%d" % listener.getsockname()[1]
+    gone.set()
+    socket.create_connection(listener.getsockname()).close()
+    thread.join()
+    listener.close()
+
+
+NONSENSE = (b"\x16\x03\x01 no reply\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b":one\r\n", b"$two\r\n", b"*-x\r\n")
+
+
+def test_answers_that_are_none_are_an_outage_and_no_refusal(babbler: str) -> None:
+    # A StoreError would end what is in hand: a checkpoint would raise it in the user's code and burn an attempt.
+    for _ in range(len(NONSENSE)):
+        store = RedisDataStore.from_url(babbler, timeout=0.05)
+        with pytest.raises(StoreUnavailable):
+            store.namespaced("ns").now()
+        with pytest.raises(StoreUnavailable):
+            store.namespaced("ns").notify("work")
+        store.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import List
 
 from tests.faults.catalogue.row import Fault
+from tests.faults.catalogue.store_network import NETWORK
 
 TITLE = "The store"
-FAULTS: List[Fault] = []
+FAULTS: List[Fault] = [*NETWORK]
