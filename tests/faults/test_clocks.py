@@ -1,4 +1,4 @@
-"""Clocks of workers' hosts that are wrong, step, run at another rate, or stood still: no lease is taken or lost by them.
+"""Clocks of workers' hosts that are wrong, step, run at another rate, or stood still: that costs no lease.
 
 By clocks injected into the processes; the wall clock also by libfaketime, where it is installed.
 """

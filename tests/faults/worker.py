@@ -1,8 +1,8 @@
 """One worker process of a fault test. Configured by one line of JSON on stdin, then obeys words, one a line.
 
 Words: ``stop`` (drain and end), ``go`` (open the gate), ``data`` (the planner may find something), ``step -3600`` (of
-the injected wall clock). The end of stdin means that the test is gone. Tells what happens on stdout, one JSON document a
-line, each with the time ``t`` of the machine's boot time clock; its log goes to stderr.
+the injected wall clock). The end of stdin means that the test is gone. Tells what happens on stdout, one JSON document
+a line, each with the time ``t`` of the machine's boot time clock; its log goes to stderr.
 """
 
 from __future__ import annotations
