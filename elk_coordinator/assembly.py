@@ -151,6 +151,7 @@ class Parts:
             "partition_lock_expiry": config.lease,
             "max_attempts": config.max_attempts,
             "max_deliveries": config.max_deliveries,
+            "longest_retry": config.retry_backoff[1],
             "logger": logger,
         }
         self.strategy: PartitionStrategy = create_strategy(config.strategy, namespace, self.lease_store, **options)

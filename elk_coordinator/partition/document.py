@@ -7,6 +7,7 @@ are those of the Lua scripts (``partition/lua``), held to the same contract test
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import attr
@@ -292,11 +293,17 @@ class Document:
         record.change(self.draw(floor), checkpoint=checkpoint, processed=processed, deliveries=0)
         return True
 
-    def sweep(self, limit: int, max_deliveries: int, floor: int) -> Tuple[List[Reclaimed], bool]:
+    def sweep(
+        self, limit: int, max_deliveries: int, floor: int, longest_retry: Optional[float] = None
+    ) -> Tuple[List[Reclaimed], bool]:
         """Take back what has run out by the store's clock; return it, and whether anything was changed."""
         out: List[Reclaimed] = []
         clamped = False
+        latest = math.inf if longest_retry is None else self.now + longest_retry
         for record in self.records.values():
+            # The store's clock was set back: no retry waits for as long as that.
+            if record.p.status is PartitionStatus.PENDING and (record.p.retry_at or 0.0) > latest:
+                record.p, clamped = attr.evolve(record.p, retry_at=latest), True
             if record.p.status not in HELD:
                 continue
             # The store's clock was set back: no lease outlives its own length from now.

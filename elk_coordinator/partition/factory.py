@@ -21,7 +21,7 @@ def create_strategy(strategy_type: StrategyType, namespace: str, store: DataStor
     """Build the partitions of *namespace* in *store*, without a coordinator.
 
     :param options: ``partition_lock_expiry`` (seconds; the lease of public claims), ``max_attempts``,
-        ``max_deliveries``, ``logger``.
+        ``max_deliveries``, ``logger``, ``longest_retry`` (seconds that a retry may wait, for :meth:`sweep`).
     :raises ConfigError: for an unknown type, or a store the strategy cannot use.
     """
     if strategy_type is StrategyType.HASH:

@@ -198,7 +198,7 @@ class HashPartitionStrategy(HashAudit):
 
     def sweep(self, limit: int = MAX_BATCH, term: Optional[int] = None) -> Sweep:
         args: List[Any] = [limit, self.max_deliveries, self.memory.floor, "" if term is None else term]
-        args.append(int(self.lease * 1000))
+        args += [int(self.lease * 1000), "" if self.longest_retry is None else int(self.longest_retry * 1000)]
         reply = self._checked(self.store.run("partition/sweep", self._sweep_keys, args), "a sweep")
         reclaimed = []
         for i in range(6, len(reply), 6):

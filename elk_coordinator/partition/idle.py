@@ -38,7 +38,12 @@ def wait_until_idle(
             # Asked before the counts, so that these show what the commands did.
             commanded = commanded or queued() == 0
             idle = strategy.idle_state()
-            answered = idle.exhausted_at > asked_at
+            if idle.now < asked_at:
+                # The store's clock was set back: no round will begin after that moment for as long as it was set back.
+                asked_at = idle.now
+                strategy.ask_for_round()
+            # A round later than now began before the clock was set back: it answers nobody.
+            answered = asked_at < idle.exhausted_at <= idle.now
             if commanded and idle.open == 0 and idle.exhausted and answered:
                 return True
             if idle.open == 0 and (answered or pause >= 1.0):

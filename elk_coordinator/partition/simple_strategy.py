@@ -201,7 +201,7 @@ class SimplePartitionStrategy(SimpleArchive):
 
     def sweep(self, limit: int = MAX_BATCH, term: Optional[int] = None) -> Sweep:
         def move(document: Document) -> Tuple[Sweep, bool]:
-            reclaimed, changed = document.sweep(limit, self.max_deliveries, self.memory.floor)
+            reclaimed, changed = document.sweep(limit, self.max_deliveries, self.memory.floor, self.longest_retry)
             counts = document.count()
             hungry, asked = bool(document.meta.get("hungry")), bool(document.meta.get("asked"))
             clear = term is not None and (hungry or asked) and self.leads(term)

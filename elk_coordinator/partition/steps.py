@@ -39,12 +39,15 @@ class Steps(abc.ABC):
         max_attempts: int = 3,
         max_deliveries: int = 5,
         logger: Optional[logging.Logger] = None,
+        longest_retry: Optional[float] = None,
     ) -> None:
         self.namespace = check_namespace(namespace)
         self.store = store
         self.lease = partition_lock_expiry
         self.max_attempts = max_attempts
         self.max_deliveries = max_deliveries
+        #: Seconds that a retry waits at most, also when the store's clock was set back; None: as long as it was told.
+        self.longest_retry = longest_retry
         self.logger = logger or logging.getLogger("elk_coordinator")
         self.memory = Memory()
         #: Names this instance's streams of requests; drawn anew for every instance, so never reused.

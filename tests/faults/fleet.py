@@ -159,7 +159,7 @@ class Fleet:
     def start(
         self, name: str, work: Optional[Dict[str, Any]] = None, planner: Any = True, url: Optional[str] = None,
         options: Optional[Dict[str, Any]] = None, journal: bool = True, wait: bool = True, defaults: Any = SHORT,
-        **config: Any,
+        env: Optional[Dict[str, str]] = None, **config: Any,
     ) -> Worker:  # fmt: skip
         """Start a worker. *planner*: True for all IDs, False for none, or the configuration of ``Numbers``."""
         plan: Dict[str, Any] = {"blocks": [[1, self.last]], "size": self.size}
@@ -170,7 +170,7 @@ class Fleet:
             journal=self.journal_path if journal else None, work=work or {}, planner=plan if planner else None,
             options=dict(defaults, **(options or {})),
         )  # fmt: skip
-        worker = self.launch(name, [sys.executable, str(ROOT / "tests" / "faults" / "worker.py")])
+        worker = self.launch(name, [sys.executable, str(ROOT / "tests" / "faults" / "worker.py")], **(env or {}))
         worker.say(json.dumps(document))
         if wait:
             worker.wait_for("up")

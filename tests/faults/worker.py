@@ -1,8 +1,8 @@
 """One worker process of a fault test. Configured by one line of JSON on stdin, then obeys words, one a line.
 
-Words: ``stop`` (drain and end), ``go`` (open the gate), ``data`` (the planner may find something). The end of stdin
-means that the test is gone. Tells what happens on stdout, one JSON document a line, each with the time ``t`` of the
-machine's boot time clock; its log goes to stderr.
+Words: ``stop`` (drain and end), ``go`` (open the gate), ``data`` (the planner may find something), ``step -3600`` (of
+the injected wall clock). The end of stdin means that the test is gone. Tells what happens on stdout, one JSON document
+a line, each with the time ``t`` of the machine's boot time clock; its log goes to stderr.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ import os
 import signal
 import sys
 import threading
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, cast
 
 from elk_coordinator import Coordinator, RedisDataStore, TaskInterrupted
+from elk_coordinator.leader.election import Leadership
+from elk_coordinator.leader.planner import GuardedPlanner
 from elk_coordinator.model import CancelReason
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.protocols import EVENT_KINDS, Event, Listener
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.worker.context import Task
 from tests.faults import crash_points, network_guards
+from tests.faults.clocks import HostClock
 from tests.faults.journal import Journal, StaleToken
+from tests.faults.odd import odd_answer, odd_plan
 
 CLOCK = Clock()
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(threadName)s %(message)s"
@@ -62,6 +66,7 @@ class Numbers:
     """A planner over the given blocks of IDs, without gaps inside a block.
 
     ``gate``: the first question waits for ``go`` and tells ``asked``. ``dry``: finds nothing before ``data``.
+    ``odd``, ``odd_plans``: names of what the first questions get, before it behaves (see ``odd.py``).
     """
 
     def __init__(self, config: Dict[str, Any], gate: threading.Event, data: threading.Event) -> None:
@@ -72,8 +77,12 @@ class Numbers:
         self._pause = config.get("pause", 0.0)
         self._gate = gate
         self._data = data
+        self._odd = list(config.get("odd", ()))
+        self._odd_plans = list(config.get("odd_plans", ()))
         if config.get("sees_data"):
             self.has_data = self._has_data
+        if self._odd_plans:
+            self.plan = self._plan
 
     def partition_size(self, ctx: Any) -> int:
         return self._size
@@ -89,8 +98,17 @@ class Numbers:
             ctx.wait(self._pause)
         if self._dry and not self._data.is_set():
             return start_id
+        if self._odd:
+            return cast(int, odd_answer(self._odd.pop(0), start_id))
         end = start_id + range_size
         return max([min(high, end) for low, high in self._blocks if low <= end] + [start_id])
+
+    def _plan(self, ctx: Any, start_id: int, limit: int) -> Iterator[Any]:
+        if self._odd_plans:
+            return odd_plan(self._odd_plans.pop(0), start_id)
+        (low, high), first = self._blocks[0], start_id + 1
+        starts = range(max(low, first), high + 1, self._size)
+        return iter([(at, min(at + self._size - 1, high)) for at in starts[:limit]])
 
     def _has_data(self, ctx: Any, min_id: int, max_id: int) -> bool:
         return any(low <= max_id and high >= min_id for low, high in self._blocks)
@@ -208,6 +226,13 @@ def break_guard(name: str) -> None:
     if name in network_guards.GUARDS:
         network_guards.GUARDS[name]()
         return
+    if name == "term":
+        # A leader believes in its term until somebody tells it otherwise.
+        Leadership.term = property(Leadership.held)  # type: ignore[assignment, method-assign]
+        return
+    if name == "answers":
+        GuardedPlanner._id = lambda self, name, value, low=0: value  # type: ignore[method-assign, assignment]
+        return
     if name != "lease":
         raise ValueError(name)
     original = Task.reason
@@ -228,9 +253,10 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def tell_plans() -> None:
-    """Tell what became of every plan that is sent."""
+def tell_plans(die_after: Optional[int] = None) -> None:
+    """Tell what became of every plan that is sent; die when so many were accepted."""
     original = PartitionStrategy.plan_partitions
+    accepted = []
 
     def plan(self: Any, state: Any, term: int, partitions: Any, skipped: Any) -> Any:
         try:
@@ -239,6 +265,9 @@ def tell_plans() -> None:
             tell("plan", term=term, error=type(exc).__name__)
             raise
         tell("plan", term=term, error="", count=len(partitions))
+        accepted.append(term)
+        if len(accepted) == die_after:
+            os._exit(24)
         return answer
 
     PartitionStrategy.plan_partitions = plan  # type: ignore[method-assign]
@@ -264,12 +293,13 @@ def main() -> int:
     processor: Any = Work(config.get("work", {}), journal, gate)
     if config.get("crash") and journal is not None:
         processor = crash_points.install(config["crash"], journal, tell)
+    clock = HostClock(**config["clock"]) if config.get("clock") else None
     coordinator = Coordinator(
-        config["namespace"], store, processor, planner, worker_id=config["name"], listeners=(Teller(),),
+        config["namespace"], store, processor, planner, worker_id=config["name"], listeners=(Teller(),), clock=clock,
         **config["options"],
     )  # fmt: skip
     if "plan" in told:
-        tell_plans()
+        tell_plans(config.get("die_after_plans"))
     coordinator.start()
     tell("up", pid=os.getpid())
     for line in sys.stdin:
@@ -280,6 +310,8 @@ def main() -> int:
             gate.clear()
         elif word == "data":
             data.set()
+        elif word.startswith("step ") and clock is not None:
+            clock.step(float(word[5:]))
         elif word == "health":
             tell("health", **coordinator.health().to_dict())
         elif word == "stop":

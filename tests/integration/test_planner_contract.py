@@ -606,3 +606,15 @@ def test_what_another_creates_behind_the_plan_meanwhile_is_not_planned_again(on:
     bench.check()
     assert (1, 25) in bench.done
     assert all(p.status is PartitionStatus.COMPLETED for p in bench.strategy.get_all_partitions())
+
+
+def test_partition_sizes_that_change_with_every_call_plan_each_row_once(on: On) -> None:
+    class Fickle(Ranged):
+        sizes = iter([1, 10**12, 0, 7, -1, 3, None, 2, 10**12, OSError("down"), 5, 1])
+
+        def partition_size(self, ctx: Any) -> Any:
+            return _give(next(self.sizes, 10))
+
+    bench = on(Fickle(range(1, 1236)), max_pending_partitions=40)
+    bench.run_dry()
+    bench.check()

@@ -6,6 +6,7 @@
 --        11 cancels  12 command_queue
 -- ARGV   1 limit (at most 500)  2 max_deliveries  3 floor  4 term of the leader, or '' for a worker
 --        5 lease_ms of the caller: deadlines further ahead than that are checked against their own length
+--        6 longest pause before a retry, in ms, or '': none waits longer than that from now
 -- Reply  {1, now_us, more, hungry, pending, held, id, worker, token, deliveries, status, error, ...}  {-1} floor refused
 --        hungry: 1 workers ran low since the leader's last look, 2 somebody waits for a full round; the marks are
 --        cleared for the leader of the term only; 4 more when operators' commands wait
@@ -34,6 +35,27 @@ if #top > 0 and tonumber(top[#top]) > now_ms + tonumber(ARGV[5]) then
     end
   end
   if #clamped > 0 then redis.call('ZADD', KEYS[2], unpack(clamped)) end
+end
+
+-- Nor may a retry wait for as long as the clock was set back.
+if ARGV[6] ~= '' then
+  local latest = text(now_ms + tonumber(ARGV[6]))
+  local far = redis.call('ZRANGEBYSCORE', KEYS[7], '(' .. latest, '+inf', 'LIMIT', 0, limit)
+  if #far > 0 then
+    local lines, sooner, lines_set = redis.call('HMGET', KEYS[3], unpack(far)), {}, {}
+    for i, id in ipairs(far) do
+      sooner[#sooner + 1] = latest
+      sooner[#sooner + 1] = id
+      local s = lines[i] and read_state(lines[i])
+      if s then
+        s.retry = latest
+        lines_set[#lines_set + 1] = id
+        lines_set[#lines_set + 1] = write_state(s)
+      end
+    end
+    redis.call('ZADD', KEYS[7], unpack(sooner))
+    if #lines_set > 0 then redis.call('HSET', KEYS[3], unpack(lines_set)) end
+  end
 end
 
 local expired = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms, 'LIMIT', 0, limit)

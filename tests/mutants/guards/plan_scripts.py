@@ -223,7 +223,7 @@ GUARDS = [
     Guard(
         "command: only what was there",
         COMMAND,
-        "local there = created and s and tonumber(created) < before",
+        "local there = created and s and created < before",
         "local there = created and s",
         "what was created after the submission is not touched",
         commands("what_was_created_after_the_submission_is_not_touched"),
