@@ -7,6 +7,7 @@ working directory, with a number in it, ends the thread of that role in so many 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import logging
@@ -277,6 +278,8 @@ def log_is_full() -> None:
     full = open("/dev/full", "w", buffering=1)  # noqa: SIM115 - for the life of the process
     logging.getLogger().addHandler(logging.StreamHandler(full))
     sys.stdout = sys.stderr = full
+    # Or the interpreter itself ends with 120: it cannot write what is left.
+    atexit.register(lambda: (setattr(sys, "stdout", sys.__stdout__), setattr(sys, "stderr", sys.__stderr__)))
 
 
 def listeners_raise() -> None:
