@@ -71,6 +71,7 @@ class OddWork(Work):
 
     _meeting = threading.Barrier(MEETING)
     _threw = threading.local()
+    _again = threading.Event()
 
     def process(self, ctx: Any, min_id: int, max_id: int, options: Dict[str, Any]) -> Any:
         what, _, how = self._deed(ctx).partition(":")
@@ -95,6 +96,16 @@ class OddWork(Work):
             os._exit(23)
         elif what == "meet":
             self._meeting.wait(20.0)
+        elif what == "twice" and first:
+            # Goes on when the next attempt at the same partition has begun, and claims to have done it all.
+            self._begin(ctx)
+            tell("first", token=ctx.fencing_token)
+            self._again.wait(30.0)
+            return max_id - min_id + 1
+        elif what == "twice":
+            tell("second", token=ctx.fencing_token)
+            self._again.set()
+            self._gate.wait()
         elif what == "fork" and first and self._fork(how):
             return max_id - min_id + 1  # the child, which goes on as if nothing had happened
         count = super().process(ctx, min_id, max_id, options)

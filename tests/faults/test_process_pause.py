@@ -11,7 +11,7 @@ import pytest
 from elk_coordinator.testing import EmbeddedServer, wait_until
 from tests.faults.fleet import LEASE, Fleet, let_pass, must_fail, now
 from tests.faults.test_process import NO_TOKEN_CHECK
-from tests.faults.test_process_processors import make
+from tests.faults.test_process_processors import ODD, make
 
 MakeFleet = Callable[..., Fleet]
 
@@ -20,25 +20,24 @@ def test_a_worker_that_loses_its_partition_and_claims_it_again_is_refused_the_fi
     new_fleet: MakeFleet,
 ) -> None:
     def lose_and_claim_again(name: str, **config: Any) -> Fleet:
-        fleet = new_fleet(20, name)
+        fleet = new_fleet(10, name)
         make(fleet, 1, 1)
-        # Believes in itself for ever, and says that it is complete; the second attempt waits at the gate as well.
-        worker = fleet.start("same", {"hold": "all", "gap": 1.2, "look": "never", "fenced": False}, planner=False,
-                             options={"task_window_size": 2}, tell_also=["heartbeat", "task_finished"], **config)  # fmt: skip
-        first = worker.wait_for("holding")
+        worker = fleet.start("same", {"deeds": {"1": "twice"}}, planner=False, options={"task_window_size": 2},
+                             tell_also=["heartbeat", "task_finished"], program=ODD, **config)  # fmt: skip
+        first = worker.wait_for("first")
         at = worker.freeze_after_a_beat()
         let_pass(1.5 * LEASE, at)
         thawed = worker.thaw()
-        # The first attempt goes on after the gap; the second is claimed by the same worker from itself.
-        second = worker.wait_for("holding", since=thawed)
-        assert second["partition_id"] == first["partition_id"] and second["token"] > first["token"]
+        # The worker claims from itself; the first attempt goes on once the second has begun.
+        second = worker.wait_for("second", since=thawed)
+        assert second["token"] > first["token"]
         worker.wait_for("task_finished", since=thawed, token=first["token"])
         worker.wait_for("heartbeat", since=now(), ok=True)
         return fleet
 
     def assert_refused(fleet: Fleet) -> None:
         (worker,) = fleet.workers
-        first = worker.of("holding")[0]["token"]
+        first = worker.of("first")[0]["token"]
         assert worker.of("partition_completed", token=first) == [], "the completion of the first attempt was accepted"
         assert worker.of("write_refused", token=first, what="completed")
 
@@ -47,9 +46,9 @@ def test_a_worker_that_loses_its_partition_and_claims_it_again_is_refused_the_fi
     fleet.workers[0].say("go")
     wait_until(lambda: fleet.completed() == 1, 10.0, fleet.story)
     (completed,) = fleet.told("partition_completed")
-    assert completed["token"] == fleet.workers[0].of("holding")[1]["token"]
+    assert completed["token"] == fleet.workers[0].of("second")[0]["token"]
     fleet.end()
-    print("the same worker twice: the first completion refused, the second accepted, accepted stale = 0")
+    print("the same worker twice: the first completion refused, accepted stale 0; %s" % fleet.check())
     control = lose_and_claim_again("control", scripts=[NO_TOKEN_CHECK])
     with must_fail("the completion of the first attempt was accepted"):
         assert_refused(control)
