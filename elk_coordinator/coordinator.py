@@ -321,7 +321,7 @@ class Coordinator(View):
 
     def may_claim(self) -> bool:
         """Return whether work may be claimed now."""
-        # Without a heartbeat nothing would be renewed: long work would be lost again and again, until it rests as failed.
+        # Without a heartbeat nothing is renewed: long work would be lost again and again, until it rests as failed.
         beats = self._crew.alive("heartbeat")
         return self._state == RUNNING and self._accepted.is_set() and not self._paused and beats
 

@@ -202,7 +202,7 @@ def every_role() -> Iterator[Type[Role]]:
 def wound_roles() -> None:
     for role in every_role():
         if "run_once" in vars(role):
-            setattr(role, "run_once", wounded(vars(role)["run_once"]))
+            role.run_once = wounded(vars(role)["run_once"])
 
 
 def wounded(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -286,7 +286,7 @@ def log_errors_go_up() -> None:
 
 def log_is_full() -> None:
     """Have the log, stdout of the processor and stderr on a full disk."""
-    full = open("/dev/full", "w", buffering=1)  # noqa: SIM115 - for the life of the process
+    full = open("/dev/full", "w", buffering=1)
     logging.getLogger().addHandler(logging.StreamHandler(full))
     sys.stdout = sys.stderr = full
     # Or the interpreter itself ends with 120: it cannot write what is left.

@@ -1,4 +1,4 @@
-"""Processors that raise, return, fork or hold what they should not, crash, or hang: no slot and no neighbour is lost."""
+"""Processors that raise, return, fork or hold what they should not, crash or hang: no slot and no neighbour is lost."""
 
 from __future__ import annotations
 

@@ -29,8 +29,9 @@ def deploy(fleet: Fleet, version: str, at_once: bool, **config: Any) -> None:
             worker.say("stop")
         worker.wait_for("ended")
         worker.process.wait(10.0)
-        fleet.start("%s-%d" % (version, i), WORK, options={"task_window_size": 2}, program=ODD, wait=not at_once, **config)
-    for worker in fleet.workers[-len(old):]:
+        options = {"task_window_size": 2}
+        fleet.start("%s-%d" % (version, i), WORK, options=options, program=ODD, wait=not at_once, **config)
+    for worker in fleet.workers[-len(old) :]:
         worker.wait_for("up")
 
 
@@ -74,10 +75,10 @@ def deployed(fleet: Fleet, **config: Any) -> str:
 @pytest.mark.long
 @pytest.mark.timeout(120)
 def test_a_deploy_one_by_one_or_all_at_once_repeats_no_id_and_makes_no_long_pause(new_fleet: MakeFleet) -> None:
-    print("%d workers replaced %s" % (WORKERS, deployed(new_fleet(1500))))
+    print("%d workers replaced %s" % (WORKERS, deployed(new_fleet(1200))))
     # The control: workers that leave without draining or giving back.
     with must_fail("partitions to their leases"):
-        deployed(new_fleet(1500, "control"), broken=["drain"])
+        deployed(new_fleet(1200, "control"), broken=["drain"])
 
 
 #: Leaves at the second signal as it stands: the control.

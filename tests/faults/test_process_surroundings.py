@@ -51,8 +51,15 @@ def test_elk_run_whose_stdout_and_stderr_are_full_does_its_work(new_fleet: MakeF
         "work": {"pause": 0.02}, "journal": fleet.journal_path, "namespace": fleet.namespace,
         "planner": {"blocks": [[1, fleet.last]], "size": fleet.size},
     }  # fmt: skip
-    settings = " ".join("--set %s=%s" % item for item in {
-        "heartbeat_interval": 1, "worker_ttl": LEASE, "leader_lock_expiry": LEASE, "metrics_enabled": "no"}.items())
+    settings = " ".join(
+        "--set %s=%s" % item
+        for item in {
+            "heartbeat_interval": 1,
+            "worker_ttl": LEASE,
+            "leader_lock_expiry": LEASE,
+            "metrics_enabled": "no",
+        }.items()
+    )
     script = "exec %s -m elk_coordinator run work:processor work:planner %s --until-done >/dev/full 2>/dev/full" % (
         sys.executable, settings)  # fmt: skip
     run = fleet.launch("elk-run", ["/bin/sh", "-c", script], FAULTS=json.dumps(config), ELK_REDIS_URL=fleet.url,

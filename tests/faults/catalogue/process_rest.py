@@ -113,8 +113,8 @@ REST: List[Fault] = [
     Fault(
         id="P10",
         fault="A deploy: every worker is replaced, one by one and then all at once",
-        expected="No ID runs again beyond a checkpoint, no partition is left to its lease, no pause beyond the recovery "
-        "bound; after all went at once the first new worker works at once",
+        expected="No ID runs again beyond a checkpoint, no partition is left to its lease, no pause beyond the "
+        "recovery bound; after all went at once the first new worker works at once",
         tests=(DEPLOYED,),
         control="Workers that leave without draining or giving back",
         controls=(DEPLOYED,),
@@ -132,14 +132,14 @@ REST: List[Fault] = [
         id="P12",
         fault="The processor raises: Exception, BaseException, KeyboardInterrupt, SystemExit, GeneratorExit, "
         "MemoryError, RecursionError, an error without a text",
-        expected="The attempt fails with its traceback, is retried, then rests as failed; every slot is alive afterwards",
+        expected="The attempt fails with its traceback, is retried, then rests as failed; every slot lives afterwards",
         tests=(RAISED, RUNNER + "test_whatever_is_raised_fails_the_attempt_and_goes_no_further"),
         control="Only Exceptions are caught: each of the others costs a slot",
         controls=(RAISED,),
     ),
     Fault(
         id="P13",
-        fault="The processor returns nonsense: a wrong type, a negative, huge or not-a-number count, more than there are",
+        fault="The processor returns nonsense: a wrong type, a negative, huge or NaN count, more than there are",
         expected="The partition is completed with a warning; what is no count is not counted",
         tests=(RAISED, RUNNER + "test_a_nonsense_return_value_completes_with_a_warning"),
         control="Whatever is returned is counted: the counts are wrong",
@@ -194,9 +194,11 @@ REST: List[Fault] = [
         id="P19",
         fault="A leader's allocator, recovery or election thread, or a worker's claimer, stays dead",
         expected="It steps down and does not stand again, another leads; health names the thread; the work is done",
-        tests=(NO_DUTY, "tests/unit/test_election.py::"
-               "test_a_planner_that_does_not_come_back_costs_the_leadership_until_it_does"),
-        control="Every thread counts as alive: it leads on (allocator, recovery); election and claimer end by the clock",
+        tests=(
+            NO_DUTY,
+            "tests/unit/test_election.py::test_a_planner_that_does_not_come_back_costs_the_leadership_until_it_does",
+        ),
+        control="Every thread counts as alive: it leads on (allocator, recovery); the others end by the clock",
         controls=(NO_DUTY,),
     ),
     Fault(
