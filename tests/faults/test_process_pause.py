@@ -16,6 +16,7 @@ from tests.faults.test_process_processors import ODD, make
 MakeFleet = Callable[..., Fleet]
 
 
+@pytest.mark.long
 def test_a_worker_that_loses_its_partition_and_claims_it_again_is_refused_the_first_completion(
     new_fleet: MakeFleet,
 ) -> None:

@@ -42,6 +42,7 @@ def assert_restarted(worker: Worker, roles: Sequence[str], timeout: float) -> No
     wait_until(lambda: not missing(), timeout, lambda: "to start again: %s" % ", ".join(missing()))
 
 
+@pytest.mark.long
 def test_every_role_whose_thread_dies_is_started_again_and_the_work_goes_on(new_fleet: MakeFleet) -> None:
     fleet, control = new_fleet(1200), new_fleet(1200, "control")
     worker = fleet.start("only", STEPS, program=ODD, broken=["wounds"])

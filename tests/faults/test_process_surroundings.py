@@ -41,7 +41,7 @@ def test_a_log_listeners_and_a_port_that_fail_cost_no_work(new_fleet: MakeFleet)
     assert tally["deliveries"] == tally["lost"] == 0
     print("a raising log handler, raising listeners, a full disk for log and stdout, a taken port: %s" % tally)
     with must_fail("the end of the work"):
-        control.wait_done(5.0, failed=2)
+        control.wait_done(2.0, failed=2)
 
 
 def test_elk_run_whose_stdout_and_stderr_are_full_does_its_work(new_fleet: MakeFleet) -> None:
