@@ -28,7 +28,8 @@ def test_a_worker_that_loses_its_partition_and_claims_it_again_is_refused_the_fi
         first = worker.wait_for("first")
         at = worker.freeze_after_a_beat()
         let_pass(1.5 * LEASE, at)
-        thawed = worker.thaw()
+        thawed = now()
+        worker.thaw()
         # The worker claims from itself; the first attempt goes on once the second has begun.
         second = worker.wait_for("second", since=thawed)
         assert second["token"] > first["token"]
@@ -68,7 +69,8 @@ def test_a_leader_frozen_for_ten_leases_is_refused_all_its_writes_and_works_agai
     fleet.wait_done()
     led = fleet.wait_told("became_leader", since=at)["t"] - at
     let_pass(10 * quick["worker_ttl"], at)
-    thawed = worker.thaw()
+    thawed = now()
+    worker.thaw()
     told = worker.wait_for("after_freeze")
     assert told["cancelled"] is True and told["checkpoint"] == "interrupted" and told["seconds"] > 9 * 1.2
     worker.wait_for("task_finished", since=thawed)
