@@ -46,6 +46,8 @@ from elk_coordinator.worker.window import TaskWindow
 
 #: The roles that end when a coordinator steps down to stop.
 LEADER_ROLES = ("allocator", "recovery", "commands", "archiver", "election", Watch.name)
+#: What a leader owes the fleet; one that cannot lets another lead.
+DUTIES = ("allocator", "recovery", "commands", "archiver")
 #: Those that may wait for somebody else; nobody waits for them.
 UNHURRIED = ("wakeup", *SENDERS)
 
@@ -379,12 +381,11 @@ class Parts:
         return {"breaker": breaker.state.value, "breaker_trips": breaker.trips, "breaker_reason": breaker.reason[:200]}
 
     def planner_problem(self, patience: float) -> Optional[str]:
-        """Return why this worker should not lead: its planner hangs, or the thread that asks it is dead."""
+        """Return why this worker should not lead: its planner hangs, or the thread of a leader's duty is dead."""
         if self.leader is None:
             return None
         busy = self.leader.planner.busy_for()
         if busy > patience:
             return "the planner has not answered for %.0f s" % busy
-        if not self.crew.alive("allocator"):
-            return "the allocator thread is dead"
-        return None
+        dead = [name for name in DUTIES if not self.crew.alive(name)]
+        return "the %s thread is dead" % dead[0] if dead else None

@@ -321,7 +321,9 @@ class Coordinator(View):
 
     def may_claim(self) -> bool:
         """Return whether work may be claimed now."""
-        return self._state == RUNNING and self._accepted.is_set() and not self._paused
+        # Without a heartbeat nothing is renewed: long work would be lost again and again, until it rests as failed.
+        beats = self._crew.alive("heartbeat")
+        return self._state == RUNNING and self._accepted.is_set() and not self._paused and beats
 
     def may_lead(self) -> bool:
         """Return whether this worker may stand for election."""

@@ -75,7 +75,7 @@ def run_worker(
         nothing runs.
     :raises StateError: called from another thread than the main one.
     """
-    say = note or _to_stderr
+    say = _never_raising(note or _to_stderr)
     signals = StopSignals()
     with on_stop(signals.put):
         coordinator.start()
@@ -108,6 +108,16 @@ def _to_stderr(text: str) -> None:
     sys.stderr.flush()
 
 
+def _never_raising(note: Note) -> Note:
+    """Return *note* for a worker whose terminal may be gone, or whose disk may be full: what it says ends no work."""
+
+    def say(text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            note(text)
+
+    return say
+
+
 def _where(coordinator: Coordinator) -> str:
     address = coordinator.http_address
     return "metrics and health on http://%s" % address if address else "no metrics and health over HTTP"
@@ -131,13 +141,8 @@ def _drain(coordinator: Coordinator, signals: StopSignals, say: Note) -> bool:
 
 def _exit_now(coordinator: Coordinator, signum: int, say: Note) -> NoReturn:
     """Give back what is held if the store answers quickly, then leave without waiting for anybody."""
-
-    def tell(text: str) -> None:
-        # The terminal may be gone; what is held is given back all the same.
-        with contextlib.suppress(OSError, ValueError):
-            say(text)
-
-    tell("signal %d again: stopping at once" % signum)
+    say = _never_raising(say)
+    say("signal %d again: stopping at once" % signum)
     strategy = coordinator.strategy
     try:
         # Connections of our own: those of the coordinator may be in the middle of something.
@@ -152,9 +157,9 @@ def _exit_now(coordinator: Coordinator, signum: int, say: Note) -> NoReturn:
             if leader is not None and leader[0] == me:
                 own.store.release_lock("leader", leader[1])
             own.store.forget(me)
-            tell("gave back %d partition%s" % (len(held), "" if len(held) == 1 else "s"))
+            say("gave back %d partition%s" % (len(held), "" if len(held) == 1 else "s"))
     except ElkError as exc:
-        tell("could not give back what is held, its leases will run out: %s" % " ".join(str(exc).split()))
+        say("could not give back what is held, its leases will run out: %s" % " ".join(str(exc).split()))
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # closed, or None

@@ -13,6 +13,7 @@ without telling Python; there the pid tells.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import weakref
@@ -72,6 +73,20 @@ def _after_fork() -> None:
     for thing in list(_live):
         thing.after_fork_in_child()
     _live.clear()
+
+
+def end_stray_child(home: int, logger: logging.Logger) -> None:
+    """End this process if it is not *home*: a child that the processor forked and that came back from it.
+
+    It holds the parent's claim and the parent's waiting tasks and would work on both, then wait for more for ever.
+    """
+    if os.getpid() == home:
+        return
+    logger.error(
+        "process() came back in a child that it forked; the child ends here. Leave a child by os._exit(), or use "
+        "multiprocessing or subprocess"
+    )
+    os._exit(1)
 
 
 def abandon(pool: ThreadPoolExecutor) -> None:

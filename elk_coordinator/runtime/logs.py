@@ -16,6 +16,8 @@ FIELDS = (
 #: Up to the last "@" of the word: a password may hold one, and so may a user name. Also over a "/", which a password
 #: that was not percent-encoded may hold, unless what stands before it reads as a port.
 _PASSWORD = re.compile(r"(://[^/\s\":]*):(?!\d{1,5}[/?#])(?:(?!://)[^\s\"])+@")
+#: Shows what is wrong with somebody else's handler.
+_FALLBACK = logging.NullHandler()
 _PARAMETER = re.compile(r"([?&][^=&\s\"]*password=)[^&\s\"]+", re.IGNORECASE)
 
 
@@ -43,8 +45,12 @@ class BoundLogger(logging.Logger):
         return self.target.isEnabledFor(level)
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Let *target* handle it, its filters included."""
-        self.target.handle(record)
+        """Let *target* handle it, its filters included; what those and its handlers raise goes to stderr, not to us."""
+        try:
+            self.target.handle(record)
+        except Exception:
+            # As logging does itself with the errors of its own handlers: silent without logging.raiseExceptions.
+            _FALLBACK.handleError(record)
 
     def makeRecord(
         self,

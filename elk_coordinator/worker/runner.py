@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import traceback
 from typing import Any, Callable, Dict, Optional
 
@@ -12,6 +13,7 @@ from elk_coordinator.model import CancelReason, Outcome, Report
 from elk_coordinator.partition.codec import clip_error
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
+from elk_coordinator.runtime.lifecycle import end_stray_child
 from elk_coordinator.runtime.logs import about
 from elk_coordinator.runtime.retry import backoff_delay
 from elk_coordinator.worker.circuit_breaker import BreakerState, CircuitBreaker, Permit
@@ -90,6 +92,7 @@ class Runner:
         )
         result: Any = None
         error: Optional[BaseException] = None
+        home = os.getpid()
         try:
             if context.min_id > partition.max_id:
                 # An earlier attempt saved all of it and ended before it could say so: no ID is left to process.
@@ -106,6 +109,8 @@ class Runner:
             # SystemExit and friends end the attempt, never a thread of ours.
             error = exc
         finally:
+            # Before anything that takes a lock: another thread of the parent may have held it at the fork.
+            end_stray_child(home, self._logger)
             if self._breaker is not None:
                 self._breaker.hold(None)
         # Work that ends as soon as it is cancelled is gone before the heartbeat looks.

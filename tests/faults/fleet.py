@@ -133,6 +133,9 @@ class Worker:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        # With the children it forked, which hold its pipes.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self._reader.join(10.0)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
@@ -159,7 +162,7 @@ class Fleet:
     def start(
         self, name: str, work: Optional[Dict[str, Any]] = None, planner: Any = True, url: Optional[str] = None,
         options: Optional[Dict[str, Any]] = None, journal: bool = True, wait: bool = True, defaults: Any = SHORT,
-        env: Optional[Dict[str, str]] = None, **config: Any,
+        env: Optional[Dict[str, str]] = None, program: str = "worker.py", **config: Any,
     ) -> Worker:  # fmt: skip
         """Start a worker. *planner*: True for all IDs, False for none, or the configuration of ``Numbers``."""
         plan: Dict[str, Any] = {"blocks": [[1, self.last]], "size": self.size}
@@ -170,7 +173,7 @@ class Fleet:
             journal=self.journal_path if journal else None, work=work or {}, planner=plan if planner else None,
             options=dict(defaults, **(options or {})),
         )  # fmt: skip
-        worker = self.launch(name, [sys.executable, str(ROOT / "tests" / "faults" / "worker.py")], **(env or {}))
+        worker = self.launch(name, [sys.executable, str(ROOT / "tests" / "faults" / program)], **(env or {}))
         worker.say(json.dumps(document))
         if wait:
             worker.wait_for("up")

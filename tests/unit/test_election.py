@@ -12,6 +12,7 @@ import fakeredis
 import pytest
 
 from elk_coordinator import Coordinator, CoordinatorConfig, RedisDataStore, StoreError, StoreUnavailable
+from elk_coordinator.assembly import DUTIES
 from elk_coordinator.leader.election import STOPPING, Election, Leadership
 from elk_coordinator.partition.requests import Memory
 from elk_coordinator.protocols import EVENT_KINDS, Event
@@ -528,7 +529,7 @@ def test_a_planner_that_does_not_come_back_costs_the_leadership_until_it_does(
     coordinator: Any, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = coordinator._parts
-    alive: Dict[str, bool] = {"allocator": True}
+    alive: Dict[str, bool] = dict.fromkeys(DUTIES, True)
     monkeypatch.setattr(parts.crew, "alive", lambda name: alive[name])
     monkeypatch.setattr(coordinator, "may_lead", lambda: True)
     election, planner = parts.leader.election, parts.leader.planner._planner
@@ -562,10 +563,11 @@ def test_a_planner_that_does_not_come_back_costs_the_leadership_until_it_does(
     assert parts.planner_problem(LEASE) is None
     election.run_once()
     assert coordinator.is_leader
-    alive["allocator"] = False
-    election.run_once()
-    assert not coordinator.is_leader
-    assert parts.planner_problem(LEASE) == "the allocator thread is dead"
-    alive["allocator"] = True
-    election.run_once()
-    assert coordinator.is_leader
+    for duty in DUTIES:
+        alive[duty] = False
+        election.run_once()
+        assert not coordinator.is_leader
+        assert parts.planner_problem(LEASE) == "the %s thread is dead" % duty
+        alive[duty] = True
+        election.run_once()
+        assert coordinator.is_leader

@@ -268,3 +268,23 @@ def test_the_format_is_that_of_the_command_line_then_of_the_environment(
 def test_an_unknown_format_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="ELK_LOG_FORMAT: must be one of text, json, not 'xml'"):
         log_format.log_format(None, {"ELK_LOG_FORMAT": "xml"})
+
+
+def test_what_a_handler_raises_goes_to_stderr_and_not_into_our_work(
+    desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("no space left on device")
+
+    broken = Broken()
+    desk.logger.target.addHandler(broken)
+    try:
+        monkeypatch.setattr(logging, "raiseExceptions", True)
+        desk.logger.error("the news")
+        assert "no space left on device" in capsys.readouterr().err
+        monkeypatch.setattr(logging, "raiseExceptions", False)
+        desk.logger.error("more news")
+        assert capsys.readouterr().err == ""
+    finally:
+        desk.logger.target.removeHandler(broken)

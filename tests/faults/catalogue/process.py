@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import List
 
+from tests.faults.catalogue.process_rest import REST
 from tests.faults.catalogue.row import Fault
 
 TITLE = "Processes"
@@ -27,4 +28,5 @@ FAULTS: List[Fault] = [
             "tests/faults/test_steps.py::test_a_worker_killed_with_the_answer_unread_leaves_what_the_server_did",
         ),
     ),
+    *REST,
 ]
