@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections import Counter
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from elk_coordinator.model import CreatePartition, Partition, PartitionStats, PlanState, Range, StrategyType
-from elk_coordinator.partition import intervals
+from elk_coordinator.partition import audit, intervals
 from elk_coordinator.partition.commands import Job
 from elk_coordinator.partition.factory import command_store
 from elk_coordinator.partition.requests import BeatRequest, TurnRequest
@@ -57,6 +58,8 @@ class Look:
     planned: List[Range]
     skipped: List[Range]
     pruned: List[Range]
+    #: What the audit of the same reading found.
+    problems: List[str]
 
 
 class Life(RuleBasedStateMachine):
@@ -66,8 +69,9 @@ class Life(RuleBasedStateMachine):
     stores: List[Any]
     #: What happened in all lives of a run, and how often: to see that they were eventful.
     seen: "Counter[str]" = Counter()
-    #: Lives begun in this run.
+    #: Lives begun in this run, and the first one that failed; hypothesis lives that one again a few times.
     lives = 0
+    noticed = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,16 +122,27 @@ class Life(RuleBasedStateMachine):
     def look(self) -> Look:
         """Return what the namespace looks like after this step."""
         if self._look is None:
-            strategy = self.workers[0].strategy
+            strategy = self.workers[1].strategy
+            # What verify() does, with its picture kept: everything is read once a step.
+            picture = audit._take(strategy)
             self._look = Look(
-                {p.partition_id: p for p in strategy.get_all_partitions()},
-                strategy.get_partition_stats(),
-                strategy.plan_state(),
-                strategy.planned_intervals(),
-                strategy.skipped_intervals(),
-                strategy.pruned_intervals(),
-            )
+                picture.found, picture.stats, strategy.plan_state(), picture.planned, picture.skipped, picture.pruned,
+                picture.broken + audit._wrong(picture),
+            )  # fmt: skip
         return self._look
+
+    def teardown(self) -> None:
+        """Ask once more at the end of a life, by other ways."""
+        failure = sys.exc_info()[1]
+        if failure is not None:
+            # StopTest: hypothesis had enough of this life.
+            if type(failure).__name__ != "StopTest" and not type(self).noticed:
+                type(self).noticed = self.lives
+            return
+        strategy = self.workers[0].strategy
+        assert {p.partition_id: p for p in strategy.get_all_partitions()} == self.look().partitions
+        assert strategy.is_paused() is self.model.paused
+        assert audit.verify(strategy).problems == []
 
     def gone(self, numbers: Sequence[int]) -> None:
         """Forget what was known of partitions that are no more."""
@@ -184,7 +199,7 @@ def ranges(ids: Set[int]) -> List[Range]:
 def live(machine: Any, backend: Any, seed: int, examples: int, steps: int, shrink: bool = True) -> Any:
     """Live so many random lives on *backend*; return the class that lived them."""
     name = "Life_%s" % backend.name.replace("-", "_")
-    here: Any = type(name, (machine,), {"backend": backend, "seen": Counter(), "lives": 0})
+    here: Any = type(name, (machine,), {"backend": backend, "seen": Counter(), "lives": 0, "noticed": 0})
     here.stores = [backend.new_store() for _ in range(3)]
     try:
         run_state_machine_as_test(
@@ -200,7 +215,7 @@ def live(machine: Any, backend: Any, seed: int, examples: int, steps: int, shrin
             ),
         )
     except BaseException as exc:
-        exc.lives = here.lives  # type: ignore[attr-defined]
+        exc.noticed = here.noticed  # type: ignore[attr-defined]
         raise
     return here
 

@@ -98,6 +98,9 @@ class PlainModel(PlainCommands):
             return None
         return record
 
+    def any_held(self) -> bool:
+        return any(record.p.status in HELD for record in self.records.values())
+
     def valid(self, claim: Claim) -> Optional[Record]:
         """Return the record that this claim holds under a lease that has not run out."""
         record = self.held(claim)

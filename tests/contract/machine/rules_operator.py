@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional, Tuple
 import attr
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import precondition, rule
 
 from elk_coordinator.errors import IllegalTransition, LeaseLost, RangeConflict, VersionConflict
 from elk_coordinator.model import PartitionStatus
@@ -28,6 +28,7 @@ KINDS = ("retry_failed", "retry_failed", "retry_all", "pause", "resume", "resume
 class OperatorRules(PlanRules):
     """Operators, and the leader as it does what they asked for."""
 
+    @precondition(lambda self: bool(self.model.records))
     @rule(worker=WORKERS, priority=st.integers(-1, 1), late=st.booleans(), force=st.booleans(), data=st.data())
     def update(self, worker: int, priority: int, late: bool, force: bool, data: Any) -> None:
         self.tick()
@@ -49,12 +50,12 @@ class OperatorRules(PlanRules):
 
     # ---------------------------------------------------------------- commands
 
-    @rule(worker=WORKERS, kind=st.sampled_from(KINDS), again=st.sampled_from([False, False, True]), data=st.data())
-    def submit(self, worker: int, kind: str, again: bool, data: Any) -> None:
-        """Submit a command, or (*again*) one whose answer was lost."""
+    @rule(worker=WORKERS, kind=st.sampled_from(KINDS), what=st.sampled_from(["queue", "do", "do", "again"]), data=st.data())
+    def submit(self, worker: int, kind: str, what: str, data: Any) -> None:
+        """Submit a command (and *do* it), or *again* one whose answer was lost."""
         self.tick()
         me = self.workers[worker]
-        if again and self.model.commands:
+        if what == "again" and self.model.commands:
             known = self.model.commands[data.draw(st.sampled_from(sorted(self.model.commands)), "command")]
             self.seen["submitted again"] += 1
             me.commands.submit(known.command_id, known.kind, known.args, known.by)
@@ -65,6 +66,8 @@ class OperatorRules(PlanRules):
         self.seen["submitted %s" % kind] += 1
         me.commands.submit(name, kind, plain, by)
         self.model.submit(name, kind, plain, by)
+        if what == "do":
+            self._carry_commands_on(worker, True, 4, 0)
 
     def _draw_command(self, kind: str, data: Any) -> Tuple[str, Dict[str, Any]]:
         if kind in ("pause", "resume"):
@@ -87,6 +90,7 @@ class OperatorRules(PlanRules):
             return kind, {"ids": ids, "priority": data.draw(st.integers(-2, 2), "priority")}
         return kind, {"ids": ids}
 
+    @precondition(lambda self: bool(self.model.commands))
     @rule(
         worker=WORKERS,
         stand=st.sampled_from([True, True, False]),
@@ -95,6 +99,9 @@ class OperatorRules(PlanRules):
     )
     def carry_commands_on(self, worker: int, stand: bool, most: int, late: int) -> None:
         """Do up to *most* steps of what waits; *late*: also one that was read so many steps before."""
+        self._carry_commands_on(worker, stand, most, late)
+
+    def _carry_commands_on(self, worker: int, stand: bool, most: int, late: int) -> None:
         me = self.leader_or_not(worker, stand)
         if late and len(me.jobs) >= late:
             self._step(me, *me.jobs[-late])
@@ -147,6 +154,7 @@ class OperatorRules(PlanRules):
             me.commands.fail(me.term, job, error)
             self.model.fail(command)
 
+    @precondition(lambda self: any(c.ended for c in self.model.commands.values()))
     @rule(worker=WORKERS, stand=st.booleans(), keep=st.sampled_from([1.0, 5.0]))
     def forget_old_commands(self, worker: int, stand: bool, keep: float) -> None:
         me = self.leader_or_not(worker, stand)

@@ -7,7 +7,7 @@ from typing import Any, List, Optional, Tuple
 import attr
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, rule
+from hypothesis.stateful import initialize, precondition, rule
 
 from elk_coordinator.errors import IllegalTransition, LeaseLost, RangeConflict, VersionConflict
 from elk_coordinator.model import CreatePartition
@@ -189,10 +189,22 @@ class PlanRules(Life):
 
     # ---------------------------------------------------------------- the archive
 
-    @rule(worker=WORKERS, stand=st.sampled_from([True, True, False]))
-    def archive(self, worker: int, stand: bool) -> None:
-        """Compress what completed; nobody may see a difference."""
+    @precondition(lambda self: bool(self.completed))
+    @rule(
+        worker=WORKERS,
+        what=st.sampled_from(["archive", "archive", "prune"]),
+        keep=st.integers(0, 2),
+        stand=st.sampled_from([True, True, False]),
+    )
+    def tidy(self, worker: int, what: str, keep: int, stand: bool) -> None:
         me = self.leader_or_not(worker, stand)
+        if what == "archive":
+            self.archive(me)
+        else:
+            self.prune(me, keep)
+
+    def archive(self, me: Worker) -> None:
+        """Compress what completed; nobody may see a difference."""
         # However far stamps are ahead of a clock that was set back.
         page = me.strategy.due_page("0", -1e6)
         for number in sorted(page.due):
@@ -205,10 +217,8 @@ class PlanRules(Life):
                 with pytest.raises(LeaseLost):
                     me.strategy.archive_page(me.term, number, page.now + 10**12)
 
-    @rule(worker=WORKERS, keep=st.sampled_from([0, 1, 2, 2]), stand=st.sampled_from([True, True, False]))
-    def prune(self, worker: int, keep: int, stand: bool) -> None:
+    def prune(self, me: Worker, keep: int) -> None:
         """Drop the details of the oldest compressed partitions, as ``archive_keep`` asks for."""
-        me = self.leader_or_not(worker, stand)
         if not self.model.leads(me.term):
             try:
                 assert me.strategy.prune(me.term, keep) == 0

@@ -6,7 +6,7 @@ from typing import Any, List, Optional
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import precondition, rule
 
 from elk_coordinator.errors import LeaseLost, NotOwner, PartitionNotFound, StateError
 from elk_coordinator.model import HELD, MAX_BATCH, CancelReason, Outcome, PartitionStatus, Report
@@ -28,6 +28,16 @@ class WorkRules(Life):
     def fetch(self, worker: int, free: int, prefetch: int, lease: float) -> None:
         self.request(self.workers[worker], lease, free=free, prefetch=prefetch)
 
+    @rule(worker=WORKERS, free=st.integers(1, 2), tidied=st.booleans())
+    def work(self, worker: int, free: int, tidied: bool) -> None:
+        """Claim and complete, as nearly everything does outside of tests."""
+        me = self.workers[worker]
+        before = len(self.claims)
+        self.request(me, LEASES[0], free=free)
+        done = [Report(*claim, Outcome.COMPLETED, 3) for claim in self.claims[before:]]
+        self.request(me, LEASES[0], done, free=int(tidied))
+
+    @precondition(lambda self: self.model.any_held())
     @rule(worker=WORKERS, outcome=st.sampled_from(list(Outcome)), delay=st.sampled_from([0.0, 2.0]), data=st.data())
     def finish(self, worker: int, outcome: Outcome, delay: float, data: Any) -> None:
         """Report one of the claims that hold something now."""
@@ -132,6 +142,7 @@ class WorkRules(Life):
 
     # ---------------------------------------------------------------- late and repeated
 
+    @precondition(lambda self: any(me.turns for me in self.workers))
     @rule(worker=WORKERS, what=st.sampled_from(["again", "turn", "beat"]), back=st.integers(2, 4))
     def a_request_comes_again(self, worker: int, what: str, back: int) -> None:
         me = self.workers[worker]
@@ -145,6 +156,7 @@ class WorkRules(Life):
 
     # ---------------------------------------------------------------- single steps
 
+    @precondition(lambda self: bool(self.claims))
     @rule(worker=WORKERS, place=st.integers(-1, 4), data=st.data())
     def checkpoint(self, worker: int, place: int, data: Any) -> None:
         self.tick()
@@ -156,6 +168,7 @@ class WorkRules(Life):
             self.seen["checkpoint: %s" % expected] += 1
             assert self.workers[worker].strategy.save_checkpoint(*claim, value, place + 1) is expected
 
+    @precondition(lambda self: self.model.any_held())
     @rule(worker=WORKERS, limit=st.sampled_from([MAX_BATCH, 1, 2]))
     def sweep(self, worker: int, limit: int) -> None:
         self.tick()
@@ -168,6 +181,7 @@ class WorkRules(Life):
         assert (sorted(found) if self.simple else found) == (sorted(expected) if self.simple else expected)
         assert got.more == (len(expected) == limit)
 
+    @precondition(lambda self: bool(self.claims))
     @rule(worker=WORKERS, with_token=st.booleans(), data=st.data())
     def release(self, worker: int, with_token: bool, data: Any) -> None:
         self.tick()
