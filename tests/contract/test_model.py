@@ -11,7 +11,6 @@ On a failure hypothesis prints the shortest life that shows it, and the seed is 
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
 import pytest

@@ -6,19 +6,17 @@ Each prints how many lives it took. A guard that could go unnoticed would mean t
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Dict, Tuple
 
 import pytest
 
-from elk_coordinator.partition import commands, document, hash_commands, simple_commands
-from elk_coordinator.partition.document import Document
-from elk_coordinator.partition.simple_strategy import SimplePartitionStrategy
+from elk_coordinator.partition import commands, hash_commands, simple_commands
 from tests.contract.machine.life import live
 from tests.contract.machine.namespace import Namespace
 from tests.contract.machine.plain_commands import STEP
 
 #: Lives after which an unnoticed guard counts as such.
-MOST = 150
+MOST = 60
 SEED = 20261125
 
 #: guard -> script, its text, the text without the guard

@@ -77,6 +77,8 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         type(self).lives += 1
         self.clock = self.backend.stop_time()
+        # The same life has the same stamps whenever it is lived.
+        self.clock.move_to(1_700_000_000_000_000)
         self.backend.lose_data()
         self.simple = self.backend.strategy_type is StrategyType.SIMPLE
         self.model = PlainModel(MAX_ATTEMPTS, MAX_DELIVERIES)
@@ -209,7 +211,9 @@ def live(machine: Any, backend: Any, seed: int, examples: int, steps: int, shrin
                 stateful_step_count=steps,
                 deadline=None,
                 database=None,
-                phases=[Phase.generate, Phase.shrink] if shrink and not os.environ.get("NOSHRINK") else [Phase.generate],
+                phases=[Phase.generate, Phase.shrink]
+                if shrink and not os.environ.get("NOSHRINK")
+                else [Phase.generate],
                 report_multiple_bugs=False,
                 suppress_health_check=list(hypothesis.HealthCheck),
             ),

@@ -50,7 +50,12 @@ class OperatorRules(PlanRules):
 
     # ---------------------------------------------------------------- commands
 
-    @rule(worker=WORKERS, kind=st.sampled_from(KINDS), what=st.sampled_from(["queue", "do", "do", "again"]), data=st.data())
+    @rule(
+        worker=WORKERS,
+        kind=st.sampled_from(KINDS),
+        what=st.sampled_from(["queue", "do", "do", "again"]),
+        data=st.data(),
+    )
     def submit(self, worker: int, kind: str, what: str, data: Any) -> None:
         """Submit a command (and *do* it), or *again* one whose answer was lost."""
         self.tick()

@@ -144,9 +144,7 @@ class PlanRules(Life):
         late=st.sampled_from([False, False, True]),
         stand=st.sampled_from([True, True, False]),
     )
-    def fill_gaps(
-        self, worker: int, cells: List[Tuple[int, int, bool]], good: bool, late: bool, stand: bool
-    ) -> None:
+    def fill_gaps(self, worker: int, cells: List[Tuple[int, int, bool]], good: bool, late: bool, stand: bool) -> None:
         """Plan into what no partition covers: holes, deleted and skipped ranges. *good*: only there."""
         me = self.leader_or_not(worker, stand)
         state = me.plans[-1] if late and me.plans else me.strategy.plan_state()
