@@ -11,6 +11,9 @@ On a failure hypothesis prints the shortest life that shows it, and the seed is 
 from __future__ import annotations
 
 import os
+import random
+import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -22,8 +25,9 @@ from tests.contract.machine.plain_commands import STEP
 
 #: The real server lives most: the others are imitations of it, or of nothing.
 LIVES = {"hash-redis": 12, "simple-redis": 12, "simple-memory": 6, "hash-fakeredis": 3}
-#: Seconds of the long run, for each backend of the real server.
+#: Seconds of the long run, for each strategy on the real server, and lives of one seed in it.
 LONG = 60.0
+SOME = 10
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +41,19 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_random_lives_agree_with_the_plain_model(backend: Any) -> None:
     lived = live(Namespace, backend, a_seed(), int(os.environ.get("ELK_EXAMPLES") or LIVES[backend.name]), steps=60)
     print("%d lives; %s" % (lived.lives, ", ".join("%s: %d" % item for item in sorted(lived.seen.items()))))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(4000)
+@pytest.mark.parametrize("backend", ["hash-redis", "simple-redis"], indirect=True)
+def test_many_random_lives_agree_with_the_plain_model(backend: Any) -> None:
+    """New lives for a minute or ``ELK_SECONDS``, by a new seed every few; the last seed printed replays a failure."""
+    until = time.monotonic() + float(os.environ.get("ELK_SECONDS") or LONG)
+    seed, lives = a_seed(), 0
+    seen: "Counter[str]" = Counter()
+    while time.monotonic() < until:
+        print("ELK_SEED=%d" % seed)
+        lived = live(Namespace, backend, seed, SOME, steps=60)
+        lives, seed = lives + lived.lives, random.Random(seed).randrange(2**32)
+        seen.update(lived.seen)
+    print("%d lives; %s" % (lives, ", ".join("%s: %d" % item for item in sorted(seen.items()))))

@@ -16,7 +16,7 @@ import attr
 import hypothesis
 from hypothesis import Phase
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, run_state_machine_as_test
 
 from elk_coordinator.model import CreatePartition, Partition, PartitionStats, PlanState, Range, StrategyType
 from elk_coordinator.partition import audit, intervals
@@ -100,6 +100,20 @@ class Life(RuleBasedStateMachine):
         self.lost = False
         self.before: Optional[Look] = None
         self._look: Optional[Look] = None
+
+    @initialize(
+        items=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.integers(-1, 1)), min_size=2, max_size=5)
+    )
+    def begin(self, items: List[Tuple[int, int, int]]) -> None:
+        at = 0
+        wanted = []
+        for number, (gap, width, priority) in enumerate(items, 1):
+            at += gap
+            wanted.append(CreatePartition(number, at, at + width - 1, priority))
+            at += width
+        self.model.create(wanted)
+        self.workers[0].strategy.create_partitions_if_not_exist(wanted)
+        self.changed()
 
     def _new_worker(self, i: int) -> Worker:
         strategy = self.backend.new_strategy(
@@ -200,6 +214,8 @@ def ranges(ids: Set[int]) -> List[Range]:
 
 def live(machine: Any, backend: Any, seed: int, examples: int, steps: int, shrink: bool = True) -> Any:
     """Live so many random lives on *backend*; return the class that lived them."""
+    shrink = shrink and not os.environ.get("NOSHRINK")
+    phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
     name = "Life_%s" % backend.name.replace("-", "_")
     here: Any = type(name, (machine,), {"backend": backend, "seen": Counter(), "lives": 0, "noticed": 0})
     here.stores = [backend.new_store() for _ in range(3)]
@@ -211,9 +227,7 @@ def live(machine: Any, backend: Any, seed: int, examples: int, steps: int, shrin
                 stateful_step_count=steps,
                 deadline=None,
                 database=None,
-                phases=[Phase.generate, Phase.shrink]
-                if shrink and not os.environ.get("NOSHRINK")
-                else [Phase.generate],
+                phases=phases,
                 report_multiple_bugs=False,
                 suppress_health_check=list(hypothesis.HealthCheck),
             ),

@@ -7,7 +7,7 @@ from typing import Any, List, Optional, Tuple
 import attr
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, precondition, rule
+from hypothesis.stateful import precondition, rule
 
 from elk_coordinator.errors import IllegalTransition, LeaseLost, RangeConflict, VersionConflict
 from elk_coordinator.model import CreatePartition
@@ -17,20 +17,6 @@ from tests.contract.machine.plain_model import Conflict
 
 class PlanRules(Life):
     """The leader's side, and everything else that changes the plan."""
-
-    @initialize(
-        items=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.integers(-1, 1)), min_size=2, max_size=5)
-    )
-    def begin(self, items: List[Tuple[int, int, int]]) -> None:
-        at = 0
-        wanted = []
-        for number, (gap, width, priority) in enumerate(items, 1):
-            at += gap
-            wanted.append(CreatePartition(number, at, at + width - 1, priority))
-            at += width
-        self.model.create(wanted)
-        self.workers[0].strategy.create_partitions_if_not_exist(wanted)
-        self.changed()
 
     @rule(worker=WORKERS, data=st.data())
     def create(self, worker: int, data: Any) -> None:
