@@ -12,7 +12,10 @@ from typing import Any, Dict, Tuple
 import pytest
 
 from elk_coordinator.errors import ElkError
+from elk_coordinator.model import PartitionStatus
 from elk_coordinator.partition import commands, hash_commands, simple_commands
+from elk_coordinator.partition.document import Document
+from elk_coordinator.partition.simple_strategy import SimplePartitionStrategy
 from tests.contract.machine.life import live
 from tests.contract.machine.namespace import Leaders, Operators, Races, Workers
 from tests.contract.machine.plain_commands import STEP
@@ -56,7 +59,8 @@ SCRIPTS: Dict[str, Tuple[Any, str, str, str]] = {
         Workers, "partition/work", "if tonumber(seq) == tonumber(ARGV[2]) then", "if false then",
     ),
     "sequence check of a beat": (
-        Workers, "partition/heartbeat", "if previous and tonumber(previous) > tonumber(ARGV[2]) then return {0} end", "",
+        Workers, "partition/heartbeat",
+        "if previous and tonumber(previous) > tonumber(ARGV[2]) then return {0} end", "",
     ),
     "floor of the tokens": (
         Workers, "partition/work", "return math.max(last + 1, now, floor + 1)", "return math.max(last + 1, now)",
@@ -68,7 +72,8 @@ SCRIPTS: Dict[str, Tuple[Any, str, str, str]] = {
     "a retry leaves the index of the failed": (
         Operators, "partition/command", "unfailed[#unfailed + 1] = id", ""),
     "a priority moves its place in the queue": (
-        Operators, "partition/update", "if score then redis.call('ZADD', index, text(0 - tonumber(s.priority)), id) end", "",
+        Operators, "partition/update",
+        "if score then redis.call('ZADD', index, text(0 - tonumber(s.priority)), id) end", "",
     ),
     "counter of the archive": (
         Leaders, "partition/archive_swap", "redis.call('HINCRBY', KEYS[1], 'archived', ARGV[6])", ""),
@@ -80,7 +85,8 @@ SCRIPTS: Dict[str, Tuple[Any, str, str, str]] = {
     "a pause stops claims": (
         Operators, "partition/work", "if want > 0 and not meta[2] then", "if want > 0 then"),
     "a cancel outranks another attempt": (
-        Operators, "partition/work", "if who and s.status == 'P' then s.status, s.err = 'F', 'cancelled by ' .. who end", "",
+        Operators, "partition/work",
+        "if who and s.status == 'P' then s.status, s.err = 'F', 'cancelled by ' .. who end", "",
     ),
     "only what is not held is deleted": (
         Leaders, "partition/delete", "if leases[i] then held[#held + 1] = id end", "",
@@ -106,14 +112,63 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "MAX_BATCH", STEP)
 
 
+#: The same for SIMPLE, whose moves are Python: guard -> the machine, a class, its method, and that without the guard.
+MOVES: Dict[str, Tuple[Any, Any, str, Any]] = {
+    "term check of SIMPLE": (Leaders, SimplePartitionStrategy, "leads", lambda self, term: True),
+    "floor of SIMPLE's stamps": (Workers, Document, "draw", lambda self, floor: _drawn(self)),
+    "token check of SIMPLE's checkpoint": (
+        Workers, Document, "checkpoint",
+        lambda self, number, token, *rest: CHECKPOINT(self, number, _token(self, number), *rest),
+    ),
+    "token check of SIMPLE's renewal": (
+        Workers, Document, "renew", lambda self, number, token, lease: RENEW(self, number, _token(self, number), lease),
+    ),
+    "a retry of SIMPLE is a fresh start": (
+        Operators, simple_commands, "_retry", lambda record, job, stamp: _half_a_retry(record, job, stamp),
+    ),
+}  # fmt: skip
+CHECKPOINT, RENEW = Document.checkpoint, Document.renew
+
+
+def _token(self: Document, number: int) -> int:
+    return self.records[number].p.fencing_token if number in self.records else 0
+
+
+def _drawn(self: Document) -> int:
+    stamp = self.meta["last"] = self.last + 1
+    return int(stamp)
+
+
+def _half_a_retry(record: Any, job: Any, stamp: int) -> bool:
+    if record.p.status is not PartitionStatus.FAILED or record.p.version >= job.submitted:
+        return False
+    record.change(stamp, status=PartitionStatus.PENDING, retry_at=None)
+    return True
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("guard", [guard if guard in QUICK else pytest.param(guard, marks=LONG) for guard in SCRIPTS])
 def test_a_missing_guard_of_a_script_is_noticed(real_backend: Any, guard: str) -> None:
     machine, *mutation = SCRIPTS[guard]
     real_backend.mutate(*mutation)
+    noticed(machine, real_backend, guard)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("backend", ["simple-memory"], indirect=True)
+@pytest.mark.parametrize("guard", MOVES)
+def test_a_missing_guard_of_simple_is_noticed(backend: Any, guard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, owner, name, without = MOVES[guard]
+    monkeypatch.setattr(owner, name, without)
+    noticed(machine, backend, guard)
+
+
+def noticed(machine: Any, backend: Any, guard: str) -> None:
+    """Live until the missing *guard* is noticed; print after how many lives."""
     seed = int(os.environ.get("ELK_SEED") or SEED)
     try:
-        live(machine, real_backend, seed, MOST, steps=50, shrink=False)
+        live(machine, backend, seed, MOST, steps=50, shrink=False)
     except (AssertionError, ElkError, pytest.fail.Exception) as exc:
         text = str(exc).strip().splitlines()[:1] or [""]
         where = traceback.extract_tb(exc.__traceback__)[-1].name
