@@ -24,7 +24,7 @@ from tests.contract.machine.namespace import Namespace
 from tests.contract.machine.plain_commands import STEP
 
 #: The real server lives most: the others are imitations of it, or of nothing.
-LIVES = {"hash-redis": 8, "simple-redis": 8, "simple-memory": 4, "hash-fakeredis": 2}
+LIVES = {"hash-redis": 25, "simple-redis": 20, "simple-memory": 10, "hash-fakeredis": 3}
 #: Seconds of the long run, for each strategy on the real server, and lives of one seed in it.
 LONG = 60.0
 SOME = 10

@@ -32,6 +32,8 @@ PROVEN = (
     *QUICK, "token check of a report", "token check of a checkpoint", "token check of a renewal",
     "deadline check of a renewal", "term check of a command's step", "term check of the archive",
     "mark check of a command's step", "a retry is a fresh start", "version check of a plan",
+    "deadline check of a checkpoint", "checkpoints only move forward", "sequence check of a turn",
+    "answer again to a repeated turn", "a pause stops claims",
 )  # fmt: skip
 
 #: guard -> the machine that shall notice, script, its text, the text without the guard
