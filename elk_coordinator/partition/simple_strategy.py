@@ -180,7 +180,8 @@ class SimplePartitionStrategy(SimpleArchive):
             if request.claims:
                 document.streams[request.stream] = [request.sequence, "", 0, []]
             meta = document.meta
-            wishes = document.wishes(request.claims)
+            # As the script does: whoever lost a partition is not asked for it, another one may hold it by now.
+            wishes = document.wishes([claim for claim in request.claims if claim not in lost])
             return Beat(
                 frozenset(lost), wishes, bool(meta.get("paused")), int(meta.get("config_version", 0)),
                 int(meta.get("lost", 0)), document.now,

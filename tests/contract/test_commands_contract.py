@@ -261,6 +261,15 @@ def test_a_forced_takeover_inherits_a_cancel_and_no_release(desk: Desk, strategy
     assert beat(strategy, "w", [key_of(taken)]).cancels == {1: (CancelReason.CANCELLED, "eve")}
 
 
+def test_who_lost_a_partition_is_not_asked_for_it(desk: Desk, strategy: Any, other: Any) -> None:
+    claim = claim_one(strategy)
+    taken = other.acquire_partition(1, "x", force=True)
+    desk.do("cancel", id=1)
+    late = beat(strategy, claims=[key_of(claim)])
+    assert late.lost == {key_of(claim)} and late.cancels == {}
+    assert beat(other, "x", [key_of(taken)]).cancels == {1: (CancelReason.CANCELLED, "eve")}
+
+
 def test_release_in_every_state(desk: Desk, strategy: Any) -> None:
     one_of_each(strategy)
     before = desk.there()

@@ -19,6 +19,7 @@ from elk_coordinator.model import (
     Report,
 )
 from elk_coordinator.partition.requests import TurnRequest
+from tests.contract.machine.plain_commands import Command, Conflict, PlainCommands
 
 PENDING = PartitionStatus.PENDING
 CLAIMED = PartitionStatus.CLAIMED
@@ -39,17 +40,17 @@ class Record:
     length: int = 0
     deadline: int = 0
     due: int = 0
+    #: Places in the order of all changes: of its creation, of its last change, of its last grant.
+    born: int = 0
+    changed: int = 0
+    granted: int = 0
 
 
 class Stale(Exception):
     """A request that a later one of its stream overtook."""
 
 
-class Conflict(Exception):
-    """A range that contradicts what is planned."""
-
-
-class PlainModel:
+class PlainModel(PlainCommands):
     """The state of one namespace. Methods change it and return what the real thing must answer."""
 
     def __init__(self, max_attempts: int, max_deliveries: int) -> None:
@@ -72,6 +73,18 @@ class PlainModel:
         #: Ids changed since the last look: their version must have risen.
         self.touched: Set[int] = set()
         self.top = 0
+        #: IDs whose partition was deleted, and IDs and number of partitions whose details were dropped.
+        self.deleted: Set[int] = set()
+        self.pruned: Set[int] = set()
+        self.pruned_count = 0
+        #: Completed partitions in chunks.
+        self.archived: Set[int] = set()
+        #: Counts every change, so that what came first can be told without looking at any clock.
+        self.order = 0
+        self.paused = False
+        #: What operators want of held partitions: ("C" or "R", by whom).
+        self.wishes: Dict[int, Tuple[str, str]] = {}
+        self.commands: Dict[str, Command] = {}
 
     # ---------------------------------------------------------------- questions
 
@@ -84,6 +97,9 @@ class PlainModel:
         if record is None or record.p.fencing_token != claim[1] or record.p.status not in HELD:
             return None
         return record
+
+    def any_held(self) -> bool:
+        return any(record.p.status in HELD for record in self.records.values())
 
     def valid(self, claim: Claim) -> Optional[Record]:
         """Return the record that this claim holds under a lease that has not run out."""
@@ -100,7 +116,13 @@ class PlainModel:
 
     def change(self, record: Record, **facts: Any) -> None:
         record.p = attr.evolve(record.p, **facts)
+        record.changed = self.next()
         self.touched.add(record.p.partition_id)
+
+    def next(self) -> int:
+        """Return the next place in the order of changes."""
+        self.order += 1
+        return self.order
 
     # ---------------------------------------------------------------- plan
 
@@ -140,13 +162,19 @@ class PlainModel:
             p = Partition(
                 item.partition_id, item.min_id, item.max_id, priority=item.priority, options=dict(item.options or {})
             )
-            self.records[item.partition_id] = Record(p)
+            place = self.next()
+            self.records[item.partition_id] = Record(p, born=place, changed=place)
             self.touched.add(item.partition_id)
-            self.planned |= set(range(item.min_id, item.max_id + 1))
+            self._plan(item.min_id, item.max_id)
+            self.skipped -= set(range(item.min_id, item.max_id + 1))
             self.top = max(self.top, item.partition_id)
         for low, high in skipped:
-            self.planned |= set(range(low, high + 1))
+            self._plan(low, high)
             self.skipped |= set(range(low, high + 1))
+
+    def _plan(self, low: int, high: int) -> None:
+        self.planned |= set(range(low, high + 1))
+        self.deleted -= set(range(low, high + 1))
 
     def delete(self, numbers: Sequence[int]) -> List[int]:
         """Delete what nobody holds; return what is held."""
@@ -158,9 +186,29 @@ class PlainModel:
             if record.p.status in HELD:
                 kept.append(number)
                 continue
-            self.planned -= set(range(record.p.min_id, record.p.max_id + 1))
+            span = set(range(record.p.min_id, record.p.max_id + 1))
+            self.planned -= span
+            self.deleted |= span
+            self.archived.discard(number)
             del self.records[number]
         return kept
+
+    def archive(self) -> List[int]:
+        """Compress what completed; nobody may see a difference."""
+        moved = [i for i, r in self.records.items() if r.p.status is COMPLETED and i not in self.archived]
+        self.archived.update(moved)
+        return moved
+
+    def prune(self, keep: int, versions: Dict[int, int]) -> List[int]:
+        """Drop the details of the oldest compressed partitions while more than *keep* completed ones are kept."""
+        excess = sum(1 for r in self.records.values() if r.p.status is COMPLETED) - keep
+        gone = sorted(self.archived, key=lambda i: (versions[i], i))[: max(0, excess)]
+        for number in gone:
+            p = self.records.pop(number).p
+            self.archived.discard(number)
+            self.pruned |= set(range(p.min_id, p.max_id + 1))
+        self.pruned_count += len(gone)
+        return gone
 
     # ---------------------------------------------------------------- the worker's round trip
 
@@ -186,6 +234,10 @@ class PlainModel:
         self.streams[request.stream] = (request.sequence, answers, expected)
         return answers, expected, {i: self.records[i].p.status for i, _ in expected}
 
+    def report(self, report: Report) -> Any:
+        """Apply one report; return the status that follows, None when the claim is gone."""
+        return self._report(report, {})
+
     def _report(self, report: Report, ended: Dict[int, Tuple[int, Outcome, PartitionStatus]]) -> Any:
         number, token, outcome = report.partition_id, report.token, report.outcome
         if number in ended:
@@ -196,6 +248,7 @@ class PlainModel:
             same = there is not None and there.p.fencing_token == token and there.outcome is outcome
             return there.p.status if there is not None and same else None
         p = record.p
+        wish = self.wishes.pop(number, None)
         record.outcome, record.deadline, record.due = outcome, 0, 0
         if outcome is Outcome.COMPLETED:
             self.change(
@@ -210,6 +263,9 @@ class PlainModel:
             or (outcome is Outcome.ERROR and attempt >= self.max_attempts)
             or (outcome is Outcome.LOST and deliveries >= self.max_deliveries)
         )
+        error = report.error or p.error
+        if not rests and wish is not None and wish[0] == "C":
+            rests, error = True, "cancelled by %s" % wish[1]
         if not rests and outcome is not Outcome.LOST and report.delay:
             record.due = self.now + int(report.delay * 1000)
         self.change(
@@ -217,14 +273,14 @@ class PlainModel:
             status=FAILED if rests else PENDING,
             attempt=attempt,
             deliveries=deliveries,
-            error=report.error or p.error,
+            error=error,
             retry_at=record.due / 1000 if record.due else None,
         )
         ended[number] = (token, outcome, record.p.status)
         return record.p.status
 
     def _claim(self, request: TurnRequest, granted: Sequence[Partition]) -> List[Claim]:
-        want = request.free + request.prefetch
+        want = 0 if self.paused else request.free + request.prefetch
         ready = self.queue()
         suspects = [r for r in ready if r.p.deliveries >= 2]
         plain = [r for r in ready if r.p.deliveries < 2]
@@ -244,24 +300,30 @@ class PlainModel:
         record.outcome, record.due = None, 0
         record.length = int(lease * 1000)
         record.deadline = self.now + record.length
+        record.granted = self.next()
         self.change(record, status=status, worker_id=worker, fencing_token=token, retry_at=None)
 
     def acquire(self, number: int, preempt: bool, force: bool) -> Optional[Record]:
         """Return the record when it may be had by name (its deliveries counted), for :meth:`grant`."""
         record = self.records[number]
         p = record.p
+        if self.paused and not force:
+            return None
         if p.status is PENDING:
             return record
         if p.status not in HELD:
             return None
-        if force:
-            return record
-        if not preempt or record.deadline > self.now:
-            return None
-        if p.deliveries + 1 >= self.max_deliveries:
-            self._lose(record)
-            return None
-        record.p = attr.evolve(p, deliveries=p.deliveries + 1)
+        wish = self.wishes.get(number, ("", ""))[0]
+        if not force:
+            if not preempt or min(record.deadline, self.now + record.length) > self.now:
+                return None
+            if p.deliveries + 1 >= self.max_deliveries or wish == "C":
+                self._lose(record)
+                return None
+            record.p = attr.evolve(p, deliveries=p.deliveries + 1)
+        if wish == "R":
+            # A release was meant for the claim that ends here; a cancel is meant for the partition.
+            del self.wishes[number]
         return record
 
     # ---------------------------------------------------------------- leases
@@ -316,13 +378,19 @@ class PlainModel:
     def _lose(self, record: Record) -> None:
         deliveries = record.p.deliveries + 1
         rests = deliveries >= self.max_deliveries
-        text = "lost %d times by workers that died or froze while they held it, last by %s"
+        text = "lost %d times by workers that died or froze while they held it, last by %s" % (
+            deliveries,
+            record.p.worker_id,
+        )
+        wish = self.wishes.pop(record.p.partition_id, ("", ""))
+        if wish[0] == "C":
+            rests, text = True, "cancelled by %s" % wish[1]
         record.outcome, record.deadline, record.due = Outcome.LOST, 0, 0
         self.change(
             record,
             status=FAILED if rests else PENDING,
             deliveries=deliveries,
-            error=text % (deliveries, record.p.worker_id) if rests else record.p.error,
+            error=text if rests else record.p.error,
             retry_at=None,
         )
 
