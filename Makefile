@@ -30,7 +30,7 @@ test-long: $(VENV)/.test  ## what make test leaves out because of its length
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 fault: $(VENV)/.test  ## the tests of rows of the fault table in docs/guarantees.rst, with their numbers; F="P3 S7"
-	$(BIN)/python -m tests.faults.select $(F) >$(VENV)/faults.txt
+	$(BIN)/python -m tests.faults.catalogue $(F) >$(VENV)/faults.txt
 	$(BIN)/python -m pytest -m "" -rP $$(cat $(VENV)/faults.txt) $(ARGS)
 
 faults: $(VENV)/.test  ## the whole fault table; writes its numbers to build/faults.json

@@ -1,4 +1,4 @@
-"""Print the tests of rows of the fault table, one a line: ``python -m tests.faults.select P3 S7``; none: all."""
+"""Print the tests of rows of the fault table, one a line: ``python -m tests.faults.catalogue P3 S7``; none: all."""
 
 from __future__ import annotations
 
