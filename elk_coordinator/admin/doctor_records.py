@@ -46,7 +46,7 @@ def examine_records(
             notes.add(
                 PROBLEM,
                 "corrupt",
-                "records that could not be read were set aside: %s" % some(sorted(int(item) for item in aside)),
+                "records that could not be read were set aside: %s" % some(sorted(word(item).lstrip("0") for item in aside)),
                 "Their ranges are planned, and nobody will work on them.",
                 "Find out who wrote them; delete them ('AdminClient.delete') so that their ranges become gaps again.",
             )

@@ -50,8 +50,27 @@ def interval(item: Range) -> str:
 
 def uninterval(member: bytes) -> Range:
     """Return the interval that :func:`interval` encoded."""
-    high, low = member.split(b":")
-    return unbound(low), unbound(high)
+    try:
+        high, low = member.split(b":")
+        return unbound(low), unbound(high)
+    except ValueError as exc:
+        raise StoreError(
+            "%r among the planned intervals is none: nothing is planned over it; see 'elk doctor'" % member[:60]
+        ) from exc
+
+
+def number(name: str, value: bytes) -> int:
+    """Return a number out of ``meta``. :raises StoreError: when it is none."""
+    try:
+        return int(value)
+    except ValueError as exc:
+        raise StoreError("%s in meta is %r, no number; see 'elk doctor'" % (name, value[:60])) from exc
+
+
+def unreadable(partition_id: int, reason: object = "no such form") -> StoreError:
+    """Return the error for a record that cannot be read."""
+    text = "the record of partition %d cannot be read (%s); 'elk verify' names such records"
+    return StoreError(text % (partition_id, reason))
 
 
 def spec_head(min_id: int, max_id: int) -> str:
@@ -102,9 +121,7 @@ def decode(
             return _decode_done(partition_id, done)
         return _decode_active(partition_id, spec, state, lease, score)
     except (ValueError, IndexError, KeyError) as exc:
-        raise StoreError(
-            "the record of partition %d cannot be read (%s); 'elk verify' names such records" % (partition_id, exc)
-        ) from exc
+        raise unreadable(partition_id, exc) from exc
 
 
 def _decode_done(partition_id: int, done: bytes) -> Partition:

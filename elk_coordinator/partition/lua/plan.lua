@@ -31,7 +31,7 @@ if found ~= ARGV[1] then
   return {0, found}
 end
 local now = now_us()
-local last, floor = tonumber(meta[1] or '0'), tonumber(ARGV[3])
+local last, floor = tonumber(meta[1] or '0') or 0, tonumber(ARGV[3])
 local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1} end
 note_loss(KEYS[1], last, floor, stamp)

@@ -15,7 +15,7 @@
 local meta = redis.call('HMGET', KEYS[1], 'last', 'hungry', 'asked')
 local now = now_us()
 local now_ms = math.floor(now / 1000)
-local last, floor = tonumber(meta[1] or '0'), tonumber(ARGV[3])
+local last, floor = tonumber(meta[1] or '0') or 0, tonumber(ARGV[3])
 local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1} end
 local limit, max_deliveries = tonumber(ARGV[1]), tonumber(ARGV[2])

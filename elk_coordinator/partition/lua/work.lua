@@ -19,7 +19,7 @@
 local meta = redis.call('HMGET', KEYS[1], 'last', 'paused', 'low_water', 'hungry')
 local now = now_us()
 local now_ms = math.floor(now / 1000)
-local last = tonumber(meta[1] or '0')
+local last = tonumber(meta[1] or '0') or 0
 local floor = tonumber(ARGV[3])
 local lost_data = 0
 if floor > last then lost_data = 1 end
@@ -33,9 +33,10 @@ local reports = tonumber(ARGV[12])
 local starts_at = at + reports * 6
 local starts = tonumber(ARGV[starts_at])
 
--- Has this turn, or a later one, run before? "sequence codes first_token id,id,id"
+-- Has this turn, or a later one, run before? "sequence codes first_token id,id,id". Unreadable is as good as gone: a
+-- worker must not wait for it for ever, and reports and grants carry tokens of their own.
 local previous = redis.call('HGET', KEYS[2], ARGV[1])
-if previous then
+if previous and string.match(previous, '^%d+ %S* %d+ %S*$') then
   local seq, codes, first, ids = string.match(previous, '^(%d+) (%S*) (%d+) (%S*)$')
   if tonumber(seq) > tonumber(ARGV[2]) then return {0} end
   if tonumber(seq) == tonumber(ARGV[2]) then
@@ -311,7 +312,7 @@ end
 
 -- Durable marks, then the hint. Publishing may be forbidden to this user: that must not undo the turn.
 local marks = {'last', text(stamp + #granted)}
-local hungry = want > 0 and not meta[2] and (#granted < want or left < tonumber(meta[3] or '0'))
+local hungry = want > 0 and not meta[2] and (#granted < want or left < (tonumber(meta[3] or '0') or 0))
 if hungry and not meta[4] then
   marks[#marks + 1] = 'hungry'
   marks[#marks + 1] = version
