@@ -438,7 +438,8 @@ def translate(exc: Exception) -> StoreError:
     # What stood in the way of the nodes is at the end of what a cluster client says.
     cause = text.rpartition("reachable node: ")[2] if isinstance(exc, driver.RedisClusterException) else text
     if isinstance(exc, _REFUSING_TYPES) or cause.startswith(_REFUSING):
-        return StoreError("the store refuses this user: %s; check user, password and ACL in the URL" % text)
+        whole = not isinstance(exc, _types("NoPermissionError")) or "eval" in text
+        return StoreError("the store refuses this user: %s; check user, password and ACL in the URL" % text, whole)
     if isinstance(exc, driver.RedisClusterException) and "not enabled" in text:
         return StoreError("%s: give a redis:// URL for a server that is no cluster" % text)
     if isinstance(exc, _AWAY_TYPES):

@@ -12,7 +12,7 @@ import pytest
 from elk_coordinator.admin.doctor import diagnose
 from elk_coordinator.partition.audit import verify
 from elk_coordinator.testing import EmbeddedServer, wait_until
-from tests.faults.fleet import LEASE, Fleet, let_pass, must_fail, now
+from tests.faults.fleet import LEASE, Fleet, Worker, let_pass, must_fail, now
 from tests.faults.topologies import address, ask, hand
 
 MakeFleet = Callable[..., Fleet]
@@ -198,15 +198,12 @@ def test_a_server_that_loads_its_data_is_waited_for(new_fleet: MakeFleet, new_se
         client.execute_command("CLIENT", "PAUSE", 3000, "WRITE")
         client.save()
     server.restart()
-    wait_until(lambda: b"loading:0" in ask(server, "INFO", "persistence"), 30.0, "the end of loading")
+    wait_until(lambda: b"\nloading:0" in ask(server, "INFO", "persistence"), 30.0, "the end of loading")
     back = now()
     seconds = fleet.wait_told("partition_completed", LEASE + 15.0, back)["t"] - back
     fleet.wait_done(40.0)
     fleet.end()
     tally = fleet.check(fresh_plan=bool(fleet.told("store_lost_data")))
-    assert any("LOADING" in told["error"] or "loading" in told["error"] for told in fleet.told("store_unavailable")) or (
-        any("oading" in worker.log.read_text() for worker in fleet.workers)
-    )
     assert not fleet.told("role_died")
     print("away and loading for %.2f s, back to work %.2f s later; %s" % (back - at, seconds, tally))
 
@@ -224,24 +221,29 @@ def test_rights_taken_and_a_password_changed_are_said_and_forgotten_when_they_ar
     for name in ("a", "b"):
         fleet.start(name, STEPS, wait=False, url=url)
     fleet.wait_completed(10)
+    # While nothing is wrong it says nothing.
+    with must_fail("health does not say"):
+        check_says(health(fleet.workers[0]), "refuses this user")
     waits: List[str] = []
-    for what, taken, given, says in (
-        ("no scripts", ["-evalsha", "-eval"], ["+evalsha", "+eval"], "NOPERM|permission"),
-        ("no writes", ["-@write"], ["+@write"], "NOPERM|permission|can't"),
-        ("another password", ["resetpass", ">wrong"], ["resetpass", ">right"], "WRONGPASS|invalid username"),
-        ("switched off", ["off"], ["on"], "WRONGPASS|invalid username"),
+    for what, taken, given in (
+        ("no scripts", ["-evalsha", "-eval"], ["+evalsha", "+eval"]),
+        ("no writes", ["-@write"], ["+@write"]),
+        ("another password", ["resetpass", ">wrong"], ["resetpass", ">right"]),
+        ("switched off", ["off"], ["on"]),
     ):
         at = now()
         ask(server, "ACL", "SETUSER", "elk", *taken)
         if "pass" in what or "off" in what:
             ask(server, "CLIENT", "KILL", "USER", "elk")
         let_pass(0.4 * LEASE, at)
-        health = unhealthy(fleet)
+        # Without the right to write it may still read: then readiness goes when nothing was renewed for a lease.
+        if what != "no writes":
+            assert all(worker.of("store_unavailable", at) for worker in fleet.workers), fleet.story()
+            check_says(health(fleet.workers[0]), "refuses this user")
         ask(server, "ACL", "SETUSER", "elk", *given)
         back = now()
         done = fleet.wait_told("partition_completed", LEASE + 15.0, back)
         waits.append("%s: %.2f s" % (what, done["t"] - back))
-        print(what, health)
     fleet.wait_done(60.0)
     fleet.end()
     tally = fleet.check()
@@ -249,13 +251,14 @@ def test_rights_taken_and_a_password_changed_are_said_and_forgotten_when_they_ar
     print("back to work after %s; %s" % (", ".join(waits), tally))
 
 
-def unhealthy(fleet: Fleet) -> Any:
-    worker = fleet.workers[0]
+def health(worker: Worker) -> Dict[str, Any]:
     since = now()
     worker.say("health")
-    told = worker.wait_for("health", since=since)
-    return {key: value for key, value in told.items() if key not in ("roles", "t")}, [
-        (role["name"], role["error"]) for role in told["roles"] if role.get("error")]  # fmt: skip
+    return worker.wait_for("health", since=since)
+
+
+def check_says(told: Dict[str, Any], what: str) -> None:
+    assert not told["ready"] and what in (told["store_error"] or ""), "health does not say: %s" % told["problems"]
 
 
 # ---------------------------------------------------------------- it evicts
@@ -284,4 +287,7 @@ def test_a_server_that_evicts_is_warned_of_and_what_it_took_is_found(
     ask(server, "CONFIG", "SET", "maxmemory", 0)
     names = sorted(key.decode().rpartition(":")[2] for key in gone)
     found = verify(fleet.partitions).problems
-    print("%s evicted, found: %s" % (", ".join(names), found[:2]))
+    # Every one that holds work, or the proof that something is gone, is missed.
+    harmless = {"workers", "worker_info", "streams", "lock:leader", "leader", "events", "gaps", "simple"}
+    assert found or not diagnose(fleet.namespace, fleet.store).healthy or set(names) <= harmless, names
+    print("%s evicted, found: %s" % (", ".join(names), found[:1]))

@@ -73,12 +73,12 @@ if granted then
   s.status, s.token, s.version, s.lease = 'R', text(stamp), text(stamp), ARGV[5]
   s.worker, s.outcome, s.retry = ARGV[4], '-', '0'
   line = write_state(s)
+  redis.call('ZADD', KEYS[6], text(now_ms + tonumber(ARGV[5])), id)
+  redis.call('HSET', KEYS[10], id, line)
   redis.call('ZREM', KEYS[3], id)
   redis.call('ZREM', KEYS[4], id)
   redis.call('ZREM', KEYS[5], id)
   redis.call('SREM', KEYS[7], id)
-  redis.call('HSET', KEYS[10], id, line)
-  redis.call('ZADD', KEYS[6], text(now_ms + tonumber(ARGV[5])), id)
   reply = {1, spec, line, text(now_ms + tonumber(ARGV[5]))}
 end
 redis.call('HSET', KEYS[1], 'last', text(stamp))
