@@ -43,10 +43,11 @@ def examine_records(
     with notes.looking("corrupt", "what was set aside"):
         aside = store.ask("SRANDMEMBER", store.keys["corrupt"], LISTED_ASIDE)
         if aside:
+            names = sorted(word(item).lstrip("0") for item in aside)
             notes.add(
                 PROBLEM,
                 "corrupt",
-                "records that could not be read were set aside: %s" % some(sorted(word(item).lstrip("0") for item in aside)),
+                "records that could not be read were set aside: %s" % some(names),
                 "Their ranges are planned, and nobody will work on them.",
                 "Find out who wrote them; delete them ('AdminClient.delete') so that their ranges become gaps again.",
             )

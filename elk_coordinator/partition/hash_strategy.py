@@ -45,7 +45,9 @@ _DELETE_KEYS = (
     "meta planned specs state done leases pending suspects delayed failed cancels lock:leader "
     "command_state command_queue command_ended archive archive_index"
 )
-_SWEEP_KEYS = "meta leases state claimed pending suspects delayed failed corrupt lock:leader cancels command_queue specs"
+_SWEEP_KEYS = (
+    "meta leases state claimed pending suspects delayed failed corrupt lock:leader cancels command_queue specs"
+)
 _JOB_KEYS = "command_state command_queue command_ended"
 _INDEX_OF = {"active": ("specs", "HSCAN"), "done": ("done", "HSCAN"), "held": ("leases", "ZSCAN"),
              "failed": ("failed", "ZSCAN")}  # fmt: skip

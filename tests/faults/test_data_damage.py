@@ -1,4 +1,4 @@
-"""Records that somebody damaged, and keys that somebody took: one partition is set aside and named, the rest goes on."""
+"""Records that somebody damaged, and keys that somebody took: one partition is set aside, the rest goes on."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ def test_a_damaged_record_in_the_document_of_the_simple_strategy_stops_only_its_
     print("29 of 30 done beside a damaged record, which was done when it was put right; %s" % fleet.check())
 
 
-WRONG = ("meta", "streams", "state", "leases", "pending", "specs", "planned", "lock:leader", "done", "failed", "corrupt",
-         "cancels", "suspects", "delayed", "claimed", "workers")  # fmt: skip
+WRONG = ("meta", "streams", "state", "leases", "pending", "specs", "planned", "lock:leader", "done", "failed",
+         "corrupt", "cancels", "suspects", "delayed", "claimed", "workers")  # fmt: skip
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""A store that comes back with old data, or with part of them: tokens rise, nothing is skipped, and it is said aloud."""
+"""A store that comes back with old data, or with part of them: tokens rise, nothing is skipped, and it is told."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from elk_coordinator import PartitionStatus, StrategyType, create_strategy
 from elk_coordinator.partition.audit import verify
 from elk_coordinator.testing import EmbeddedServer, wait_until
-from tests.faults.fleet import LEASE, Fleet, Tally, let_pass, must_fail, now
+from tests.faults.fleet import LEASE, Fleet, Tally, must_fail, now
 from tests.faults.journal import covered_size
 from tests.faults.proxy import Proxy
 from tests.faults.test_store import PLAIN_COUNTER

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import List
 
 from tests.faults.catalogue.row import Fault
+from tests.faults.catalogue.store_data import DATA
 
 TITLE = "The store"
-FAULTS: List[Fault] = []
+FAULTS: List[Fault] = [*DATA]
