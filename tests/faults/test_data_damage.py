@@ -174,6 +174,7 @@ def test_a_key_of_a_wrong_type_is_named_and_waited_for_and_costs_nothing_when_it
 HARMLESS = ("workers", "worker_info", "streams", "lock:leader", "events", "value:gaps")
 
 
+@pytest.mark.long
 def test_one_key_deleted_by_hand_is_always_seen(new_fleet: MakeFleet) -> None:
     fleet = new_fleet(200)
     keys = KeySpace(fleet.namespace)

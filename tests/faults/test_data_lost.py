@@ -215,6 +215,7 @@ def check_effects(fleet: Fleet) -> None:
 # ---------------------------------------------------------------- lost without a restart
 
 
+@pytest.mark.long
 def test_the_document_of_the_simple_strategy_that_vanishes_is_planned_anew_with_rising_tokens(
     new_fleet: MakeFleet, new_server: MakeServer
 ) -> None:

@@ -183,6 +183,7 @@ def test_two_leases_without_service_have_everybody_stop_in_time_and_then_go_on(
         latest, LEASE, seconds, tally))  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_server_that_loads_its_data_is_waited_for(new_fleet: MakeFleet, new_server: MakeServer) -> None:
     server = new_server(extra_args=("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"))
     fleet = new_fleet(900, url=server.url)
@@ -264,6 +265,7 @@ def check_says(told: Dict[str, Any], what: str) -> None:
 # ---------------------------------------------------------------- it evicts
 
 
+@pytest.mark.long
 def test_a_server_that_evicts_is_warned_of_and_what_it_took_is_found(
     new_fleet: MakeFleet, new_server: MakeServer
 ) -> None:
