@@ -73,8 +73,13 @@ def test_damaged_records_and_foreign_entries_are_set_aside_and_named_while_the_r
         problems = verify(fleet.partitions).problems
         for partition_id in left:
             assert any(line.startswith("partition %d: " % partition_id) for line in problems), problems
-        findings = {f.code: f.found for f in diagnose(fleet.namespace, fleet.store).of("problem")}
-        assert all(str(partition_id) in findings["corrupt"] for partition_id in left), findings
+
+        def found() -> Dict[str, str]:
+            return {f.code: f.found for f in diagnose(fleet.namespace, fleet.store).of("problem")}
+
+        # What was held is set aside when its lease is over.
+        wait_until(lambda: all(str(i) in found().get("corrupt", "") for i in left), 4 * LEASE + 10.0, "all set aside")
+        findings = found()
         assert "'foreign' in specs" in findings["keys-foreign"]
         with must_fail("a completion after the damage"):
             completes(control, at + 1.0, 3.0)
