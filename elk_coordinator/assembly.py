@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Protocol
 from elk_coordinator.admin.api import AdminApi, ApiHandler
 from elk_coordinator.admin.service import AdminService
 from elk_coordinator.config import CoordinatorConfig, default_worker_id
-from elk_coordinator.errors import StoreUnavailable
+from elk_coordinator.errors import StoreError
 from elk_coordinator.leader.allocator import Allocator
 from elk_coordinator.leader.archiver import Archiver
 from elk_coordinator.leader.commands import Commands
@@ -69,7 +69,7 @@ class Owner(CoordinatorView, Protocol):
 
     def on_store_answer(self) -> None: ...
 
-    def on_store_failure(self, role: str, exc: StoreUnavailable) -> None: ...
+    def on_store_failure(self, role: str, exc: StoreError) -> None: ...
 
     def on_role_death(self, role: str, error: str) -> None: ...
 

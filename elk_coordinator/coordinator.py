@@ -377,7 +377,7 @@ class Coordinator(View):
     def on_store_answer(self) -> None:
         self._watch.answered()
 
-    def on_store_failure(self, role: str, exc: StoreUnavailable) -> None:
+    def on_store_failure(self, role: str, exc: StoreError) -> None:
         self._watch.failed(role, exc)
 
     def on_role_death(self, role: str, error: str) -> None:

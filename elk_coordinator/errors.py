@@ -26,7 +26,14 @@ class ForkedError(StateError):
 
 
 class StoreError(ElkError):
-    """The store answered with an error that repeating the request will not cure."""
+    """The store answered with an error that repeating the request will not cure.
+
+    :ivar refused: whether it refuses this user altogether: a wrong password, a user switched off, no right to scripts.
+    """
+
+    def __init__(self, message: str = "", refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 class StoreUnavailable(StoreError):

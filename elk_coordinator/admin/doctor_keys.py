@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict, List, Set
 
 from elk_coordinator.admin.findings import INFO, OK, PROBLEM, WARNING, Notes, pairs, some, word
@@ -12,6 +13,14 @@ from elk_coordinator.store.redis_store import RedisDataStore
 
 #: Keys asked for per page of SCAN, and pages: databases larger than that are not searched to their end.
 PAGE, PAGES = 1000, 1000
+#: What entries look like, by the keys that hold them. The ids of workers and commands may be anything.
+_FORMS = {
+    "specs state done pending suspects delayed leases claimed failed cancels corrupt": r"[0-9a-f]{14}\Z",
+    "archive archive_index": r"\d{14}\Z",
+    "planned skipped pruned": r"\d{20}:\d{20}\Z",
+}
+_SCANS = {"hash": "HSCAN", "zset": "ZSCAN", "set": "SSCAN"}
+_NUMBERS = ("last", "schema", "planned_version", "max_id", "archived", "pruned", "low_water", "config_version", "lost")
 #: Keys of a kind without end (values, locks) whose type and TTL are looked at.
 _MANY = 2000
 
@@ -45,6 +54,8 @@ def examine_keys(store: RedisDataStore, notes: Notes) -> None:
                 "None of ours ever gets a TTL: what they hold will vanish, work with it.",
                 "PERSIST each of them, and find out who sets it.",
             )
+    with notes.looking("keys-foreign", "what stands in the keys"):
+        _foreign(store, notes)
     with notes.looking("schema", "schema and strategy"):
         _meta(store, notes)
 
@@ -83,8 +94,38 @@ def _types(store: RedisDataStore, notes: Notes, names: List[str]) -> None:
         notes.add(OK, "keys-type", "every key has its type")
 
 
+def _foreign(store: RedisDataStore, notes: Notes) -> None:
+    odd = []
+    for names, form in _FORMS.items():
+        for name in names.split():
+            if word(store.ask("TYPE", store.keys[name])) != type_of(name):
+                continue  # not there, or named above
+            page = store.ask(_SCANS[str(type_of(name))], store.keys[name], 0, "COUNT", PAGE)[1]
+            members = page if type_of(name) == "set" else pairs(page)
+            odd += ["%r in %s" % (word(item)[:60], name) for item in members if not re.match(form, word(item))]
+    if odd:
+        notes.add(
+            PROBLEM,
+            "keys-foreign",
+            "entries of our keys that are not ours: %s" % some(sorted(odd)),
+            "Something else writes there, or damaged them. Partitions go on; what is among the planned intervals stops "
+            "all planning, so that nothing is planned twice.",
+            "Find out who writes them, and remove them (HDEL, ZREM, SREM); then 'elk verify'.",
+        )
+
+
 def _meta(store: RedisDataStore, notes: Notes) -> None:
     meta: Dict[str, str] = {word(k): word(v) for k, v in pairs(store.ask("HGETALL", store.keys["meta"])).items()}
+    damaged = sorted(name for name in _NUMBERS if not re.match(r"-?\d+\Z", meta.get(name, "0")))
+    if damaged:
+        notes.add(
+            PROBLEM,
+            "meta",
+            "fields of meta that are no numbers: %s" % some(["%s is %r" % (n, meta[n][:60]) for n in damaged]),
+            "What needs them is refused: planning for planned_version and max_id, every worker for schema.",
+            "Find out who wrote them; bring them back from a backup.",
+        )
+        meta = {name: value for name, value in meta.items() if name not in damaged}
     schema, strategy = meta.get("schema"), meta.get("strategy")
     if schema is not None and not KeySpace.SCHEMA - 1 <= int(schema) <= KeySpace.SCHEMA:
         notes.add(

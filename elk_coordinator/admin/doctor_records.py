@@ -44,10 +44,11 @@ def examine_records(
     with notes.looking("corrupt", "what was set aside"):
         aside = store.ask("SRANDMEMBER", store.keys["corrupt"], LISTED_ASIDE)
         if aside:
+            names = sorted(str(codec.unpad(item)) if codec.is_padded(item) else repr(item) for item in aside)
             notes.add(
                 PROBLEM,
                 "corrupt",
-                "records that could not be read were set aside: %s" % some(sorted(codec.unpad(item) for item in aside)),
+                "records that could not be read were set aside: %s" % some(names),
                 "Their ranges are planned, and nobody will work on them.",
                 "Find out who wrote them; delete them ('AdminClient.delete') so that their ranges become gaps again.",
             )
@@ -134,10 +135,10 @@ def _of_hash(store: RedisDataStore, now: float) -> Tuple[List[int], List[int]]:
     until = int((now - OVERDUE) * 1000)
     overdue = store.ask("ZRANGEBYSCORE", store.keys["leases"], "-inf", until, "LIMIT", 0, LOOKED_AT)
     page = store.ask("HSCAN", store.keys["cancels"], 0, "COUNT", LOOKED_AT)[1]
-    ids: List[Any] = sorted(pairs(page))[:LOOKED_AT]
+    ids: List[Any] = [name for name in sorted(pairs(page)) if codec.is_padded(name)][:LOOKED_AT]
     scores = store.ask("ZMSCORE", store.keys["leases"], *ids) if ids else []
     strangers = [codec.unpad(word(i)) for i, score in zip(ids, scores) if score is None]
-    return [codec.unpad(item) for item in overdue], strangers
+    return [codec.unpad(item) for item in overdue if codec.is_padded(item)], strangers
 
 
 def _of_simple(strategy: SimplePartitionStrategy, now: float) -> Tuple[List[int], List[int]]:

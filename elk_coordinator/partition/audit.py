@@ -88,7 +88,7 @@ def _take(strategy: PartitionStrategy) -> _Picture:
     pruned = strategy.pruned_intervals()
     found: Dict[int, Partition] = {}
     broken: List[str] = strategy.archive_problems()
-    ids = sorted(set(strategy.indexed_ids()))
+    ids = sorted(set(strategy.indexed_ids(broken)))
     for start in range(0, len(ids), MAX_BATCH):
         for partition_id, partition, wrong in strategy.inspect(ids[start : start + MAX_BATCH]):
             if partition is not None:

@@ -6,6 +6,7 @@ IDs travel as text in both directions, so that no 64-bit number ever becomes a L
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Dict, Optional, Tuple
 
 from elk_coordinator.errors import ConfigError, StoreError
@@ -19,6 +20,7 @@ from elk_coordinator.model import (
 )
 
 _OFFSET = 2**63
+_PADDED = re.compile(rb"[0-9a-f]{14}\Z")
 
 STATUS_OF_LETTER: Dict[str, PartitionStatus] = {
     "P": PartitionStatus.PENDING,
@@ -34,6 +36,11 @@ def pad(partition_id: int) -> str:
     Not decimal: 14 characters are the most that fit the smallest allocation of the server (docs/decisions/0010).
     """
     return "%014x" % partition_id
+
+
+def is_padded(name: bytes) -> bool:
+    """Return whether *name* is what :func:`pad` makes; anything else was written by somebody else."""
+    return _PADDED.match(name) is not None
 
 
 def unpad(name: Any) -> int:
@@ -58,8 +65,27 @@ def interval(item: Range) -> str:
 
 def uninterval(member: bytes) -> Range:
     """Return the interval that :func:`interval` encoded."""
-    high, low = member.split(b":")
-    return unbound(low), unbound(high)
+    try:
+        high, low = member.split(b":")
+        return unbound(low), unbound(high)
+    except ValueError as exc:
+        raise StoreError(
+            "%r among the planned intervals is none: nothing is planned over it; see 'elk doctor'" % member[:60]
+        ) from exc
+
+
+def number(name: str, value: bytes) -> int:
+    """Return a number out of ``meta``. :raises StoreError: when it is none."""
+    try:
+        return int(value)
+    except ValueError as exc:
+        raise StoreError("%s in meta is %r, no number; see 'elk doctor'" % (name, value[:60])) from exc
+
+
+def unreadable(partition_id: int, reason: object = "no such form") -> StoreError:
+    """Return the error for a record that cannot be read."""
+    text = "the record of partition %d cannot be read (%s); 'elk verify' names such records"
+    return StoreError(text % (partition_id, reason))
 
 
 def spec_head(min_id: int, max_id: int) -> str:
@@ -120,9 +146,7 @@ def decode(
             return _decode_done(partition_id, done)
         return _decode_active(partition_id, spec, state, lease, score)
     except (ValueError, IndexError, KeyError, TypeError) as exc:
-        raise StoreError(
-            "the record of partition %d cannot be read (%s); 'elk verify' names such records" % (partition_id, exc)
-        ) from exc
+        raise unreadable(partition_id, exc) from exc
 
 
 def _decode_done(partition_id: int, done: bytes) -> Partition:

@@ -38,6 +38,8 @@ _LETTER = {
     PartitionStatus.COMPLETED: "D",
 }
 _STATUS = {letter: status for status, letter in _LETTER.items()}
+#: What must be whole numbers in a dumped record.
+_NUMBERS = (0, 1, 4, 6, 7, 8, 9)
 
 
 @attr.s(auto_attribs=True, slots=True)
@@ -63,6 +65,8 @@ class Record:
     @classmethod
     def load(cls, partition_id: int, data: Sequence[Any]) -> "Record":
         """Read what :meth:`dump` returned."""
+        if len(data) != 18 or not all(isinstance(data[place], int) for place in _NUMBERS):
+            raise ValueError("no record: %r" % (data,))
         status = _STATUS[data[2]]
         version = data[8]
         done = status is PartitionStatus.COMPLETED
@@ -99,7 +103,14 @@ class Document:
                 # Taking damage for an empty namespace would have everything planned and done again.
                 raise ValueError("it holds no records")
             self.meta: Dict[str, Any] = raw.get("meta", {})
-            self.records = {int(i): Record.load(int(i), item) for i, item in raw.get("records", {}).items()}
+            self.records: Dict[int, Record] = {}
+            #: Records that cannot be read, as they are: nobody works on them, and verify names them.
+            self.unreadable: Dict[str, Any] = {}
+            for i, item in raw.get("records", {}).items():
+                try:
+                    self.records[int(i)] = Record.load(int(i), item)
+                except (ValueError, KeyError, IndexError, TypeError):
+                    self.unreadable[i] = item
             self.planned: List[Range] = [(low, high) for low, high in raw.get("planned", [])]
             self.skipped: List[Range] = [(low, high) for low, high in raw.get("skipped", [])]
             self.pruned: List[Range] = [(low, high) for low, high in raw.get("pruned", [])]
@@ -119,7 +130,7 @@ class Document:
         return json.dumps(
             {
                 "meta": self.meta,
-                "records": {str(i): record.dump() for i, record in self.records.items()},
+                "records": dict(self.unreadable, **{str(i): record.dump() for i, record in self.records.items()}),
                 "planned": self.planned,
                 "skipped": self.skipped,
                 "pruned": self.pruned,

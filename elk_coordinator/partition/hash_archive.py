@@ -23,7 +23,9 @@ class HashArchive(PartitionStrategy):
 
     def _archive_index(self) -> Dict[int, str]:
         flat = self.store.run("partition/archive_index", self.store.keys.many("archive_index archive"))
-        return {int(flat[i]): flat[i + 1].decode("utf-8", "replace") for i in range(0, len(flat), 2)}
+        # A field that is no bucket holds nothing of ours; doctor names it.
+        lines = {int(flat[i]): flat[i + 1] for i in range(0, len(flat), 2) if flat[i].isdigit()}
+        return {bucket: line.decode("utf-8", "replace") for bucket, line in lines.items()}
 
     def _archive_chunks(self, buckets: Sequence[int]) -> Dict[int, Tuple[str, bytes]]:
         out = {}

@@ -45,7 +45,9 @@ _DELETE_KEYS = (
     "meta planned specs state done leases pending suspects delayed failed cancels lock:leader "
     "command_state command_queue command_ended archive archive_index"
 )
-_SWEEP_KEYS = "meta leases state claimed pending suspects delayed failed corrupt lock:leader cancels command_queue"
+_SWEEP_KEYS = (
+    "meta leases state claimed pending suspects delayed failed corrupt lock:leader cancels command_queue specs"
+)
 _JOB_KEYS = "command_state command_queue command_ended"
 _INDEX_OF = {"active": ("specs", "HSCAN"), "done": ("done", "HSCAN"), "held": ("leases", "ZSCAN"),
              "failed": ("failed", "ZSCAN")}  # fmt: skip
@@ -220,7 +222,8 @@ class HashPartitionStrategy(HashAudit):
         keys = self.store.keys.many("meta planned pending suspects delayed leases")
         version, tail, top, pending, held, now = self.store.run("partition/plan_state", keys, [int(calls_heard)])
         last = codec.uninterval(tail) if tail else None
-        return PlanState(int(version), last, int(top), pending, held, int(now) / 1e6)
+        planned, highest = codec.number("planned_version", version), codec.number("max_id", top)
+        return PlanState(planned, last, highest, pending, held, int(now) / 1e6)
 
     def note_round(self, term: int, low_water: int, exhausted_version: Optional[int], began: float) -> bool:
         marks: List[Any] = ["low_water", low_water]
@@ -291,6 +294,8 @@ class HashPartitionStrategy(HashAudit):
         reply = self._checked(self.store.run("partition/acquire", keys, args), "an acquisition")
         if reply[0] == 3:
             raise PartitionNotFound(partition_id)
+        if reply[0] == 4:
+            raise codec.unreadable(partition_id)
         if reply[0] == 2:
             return None
         found = codec.decode(partition_id, reply[1], reply[2], lease=reply[3])
@@ -316,6 +321,8 @@ class HashPartitionStrategy(HashAudit):
             raise IllegalTransition("partition %d: its priority changes only while pending" % wanted.partition_id)
         if reply[0] == 3:
             raise PartitionNotFound(wanted.partition_id)
+        if reply[0] == 4:
+            raise codec.unreadable(wanted.partition_id)
         return int(self._checked(reply, "an update")[1])
 
     def _delete(
@@ -358,21 +365,24 @@ class HashPartitionStrategy(HashAudit):
                     self.logger.error("%s", exc)
         return out
 
-    def scan(self, key: str, command: str) -> Iterator[int]:
-        """Return the ids in one index, page by page, each at least once."""
+    def scan(self, key: str, command: str, wrong: Optional[List[str]] = None) -> Iterator[int]:
+        """Return the ids in one index, page by page, each at least once; name in *wrong* what is none of ours."""
         cursor: Any = b"0"
         while True:
             reply = self.store.run("partition/scan", [self.store.keys[key]], [cursor, MAX_BATCH, command])
             for name in reply[1:]:
-                yield codec.unpad(name)
+                if codec.is_padded(name):
+                    yield codec.unpad(name)
+                elif wrong is not None:
+                    wrong.append("%s holds %r, which is no partition: something else writes there" % (key, name[:60]))
             cursor = reply[0]
             if int(cursor) == 0:
                 return
 
-    def indexed_ids(self) -> Iterator[int]:
+    def indexed_ids(self, wrong: Optional[List[str]] = None) -> Iterator[int]:
         # Specs before done: what completes in between is then seen in at least one of them.
         for key, command in _ALL_INDEXES:
-            yield from self.scan(key, command)
+            yield from self.scan(key, command, wrong)
         yield from self.archived_ids()
 
     def _scan_ids(self, index: str) -> Iterator[int]:
@@ -382,7 +392,7 @@ class HashPartitionStrategy(HashAudit):
     def get_partition_stats(self) -> PartitionStats:
         reply = self.store.run("partition/stats", self._stats_keys)
         pending, held, claimed, done, failed = (int(item) for item in reply[:5])
-        pruned = int(reply[7])
+        pruned, top = codec.number("pruned", reply[7]), codec.number("max_id", reply[5])
         completed = done + pruned
         total = pending + held + completed + failed
         return PartitionStats(
@@ -394,7 +404,7 @@ class HashPartitionStrategy(HashAudit):
             failed=failed,
             completion_rate=completed / total if total else 0.0,
             failure_rate=failed / total if total else 0.0,
-            max_partition_id=int(reply[5]),
+            max_partition_id=top,
             last_allocated_id=codec.uninterval(reply[6])[1] if reply[6] else None,
             pruned=pruned,
         )

@@ -405,7 +405,9 @@ class SimplePartitionStrategy(SimpleArchive):
             if chosen:
                 yield i
 
-    def indexed_ids(self) -> Iterator[int]:
+    def indexed_ids(self, wrong: Optional[List[str]] = None) -> Iterator[int]:
+        if wrong is not None:
+            wrong += ["partition %s: its record in the document cannot be read" % i for i in self.look().unreadable]
         yield from self._scan_ids("active")
         yield from self._scan_ids("done")
         yield from self.archived_ids()

@@ -130,8 +130,11 @@ class Steps(abc.ABC):
         """Return the ids in ``active``, ``done``, ``held`` or ``failed``, unordered, each at least once."""
 
     @abc.abstractmethod
-    def indexed_ids(self) -> Iterator[int]:
-        """Return every id that any record or index mentions, unordered; for audits."""
+    def indexed_ids(self, wrong: Optional[List[str]] = None) -> Iterator[int]:
+        """Return every id that any record or index mentions, unordered; for audits.
+
+        :param wrong: is given a line for what stands there and is no partition, or cannot be read.
+        """
 
     @abc.abstractmethod
     def inspect(self, partition_ids: Sequence[int]) -> List[Tuple[int, Optional[Partition], List[str]]]:

@@ -6,7 +6,7 @@ import logging
 import threading
 from typing import Callable, Optional
 
-from elk_coordinator.errors import StoreUnavailable
+from elk_coordinator.errors import StoreError
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.logs import about
 
@@ -34,7 +34,7 @@ class StoreWatch:
             self._logger.warning("the store answers again after %.1f s", now - failed, extra=extra)
             self._emit("store_recovered", seconds=now - failed)
 
-    def failed(self, role: str, exc: StoreUnavailable) -> None:
+    def failed(self, role: str, exc: StoreError) -> None:
         """Take note that a role got no answer."""
         with self._lock:
             first = self._failed_at is None

@@ -17,7 +17,7 @@ import os
 import threading
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from elk_coordinator.errors import StoreUnavailable
+from elk_coordinator.errors import StoreError, StoreUnavailable
 from elk_coordinator.protocols import RoleHealth
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.logs import about
@@ -170,7 +170,7 @@ class RoleThread:
         self.last_error = "%s: %s" % (type(exc).__name__, exc)
         if self._stop.is_set():
             return
-        if isinstance(exc, StoreUnavailable):
+        if isinstance(exc, StoreUnavailable) or (isinstance(exc, StoreError) and exc.refused):
             # The coordinator reports the outage once; a line per turn and role would bury it.
             self._logger.debug("%s: %s", self._thread_name, exc)
             self._crew.store_failed(self.role.name, exc)
@@ -214,7 +214,7 @@ class Crew:
         clock: Clock,
         logger: logging.Logger,
         on_death: Callable[[str, str], None],
-        on_store_failure: Callable[[str, StoreUnavailable], None],
+        on_store_failure: Callable[[str, StoreError], None],
     ) -> None:
         self._namespace = namespace
         self._clock = clock

@@ -433,12 +433,12 @@ def _no_primary(exc: Exception) -> str:
 
 def translate(exc: Exception) -> StoreError:
     """Turn a driver's exception into ours: unavailable when repeating may help, else a StoreError that says what."""
-    # Without its full stop: more may be said behind it.
     text = (_no_primary(exc) if isinstance(exc, MasterNotFoundError) else str(exc).rstrip(".")) or type(exc).__name__
     # What stood in the way of the nodes is at the end of what a cluster client says.
     cause = text.rpartition("reachable node: ")[2] if isinstance(exc, driver.RedisClusterException) else text
     if isinstance(exc, _REFUSING_TYPES) or cause.startswith(_REFUSING):
-        return StoreError("the store refuses this user: %s; check user, password and ACL in the URL" % text)
+        told = "the store refuses this user: %s; check user, password and ACL in the URL" % text
+        return StoreError(told, refused=not isinstance(exc, _types("NoPermissionError")) or "eval" in text)
     if isinstance(exc, driver.RedisClusterException) and "not enabled" in text:
         return StoreError("%s: give a redis:// URL for a server that is no cluster" % text)
     if isinstance(exc, _AWAY_TYPES):

@@ -224,11 +224,11 @@ def test_an_audit_beside_the_dropping_of_details_finds_nothing_wrong(clock: Any,
     archive(other, term)
     look, kept = strategy.indexed_ids, [20]
 
-    def slow() -> List[int]:
+    def slow(wrong: List[str]) -> List[int]:
         # Behind the reading of the plan, and once more before the partitions are read.
         for _ in range(2):
             kept[0] -= 1
-            found = list(look())
+            found = list(look(wrong))
             archive(other, term, keep=kept[0])
         return found
 

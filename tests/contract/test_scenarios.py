@@ -148,7 +148,7 @@ def test_what_never_existed_stays_unknown_to_every_method_after_it_was_deleted(s
 def test_what_cannot_be_read_when_it_is_claimed_is_set_aside_and_named(hash_backend: Any) -> None:
     strategy = hash_backend.new_strategy()
     strategy.create_partitions_if_not_exist(parts(1, 2, 3))
-    hash_backend.raw.hset(hash_backend.key("state"), "%016d" % 1, "nonsense")
-    hash_backend.raw.hdel(hash_backend.key("specs"), "%016d" % 2)
+    hash_backend.raw.hset(hash_backend.key("state"), "%014x" % 1, "nonsense")
+    hash_backend.raw.hdel(hash_backend.key("specs"), "%014x" % 2)
     assert ids(strategy.claim_partitions("w", 3)) == [3]
-    assert hash_backend.raw.smembers(hash_backend.key("corrupt")) == {b"%016d" % 1, b"%016d" % 2}
+    assert hash_backend.raw.smembers(hash_backend.key("corrupt")) == {b"%014x" % 1, b"%014x" % 2}

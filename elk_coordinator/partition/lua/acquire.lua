@@ -6,7 +6,7 @@
 -- ARGV   1 stream  2 sequence number  3 floor  4 worker  5 lease_ms  6 id  7 preempt (0/1)  8 force (0/1)
 --        9 max_deliveries
 -- Reply  {1, spec, state, deadline (ms)} granted   {2} not to be had: leased, failed, lost too often, or all are paused
---        {3} no such active partition
+--        {3} no such active partition   {4} its record cannot be read
 --        {0} stale: a later request of this stream ran already   {-1} floor refused
 --        preempt: also when its lease ran out; force: also when it has not (the old holder learns at its next beat)
 -- Replay an equal sequence number gets its grant again while it still stands.
@@ -14,7 +14,7 @@
 
 local now = now_us()
 local now_ms = math.floor(now / 1000)
-local last, floor = tonumber(redis.call('HGET', KEYS[1], 'last') or '0'), tonumber(ARGV[3])
+local last, floor = tonumber(redis.call('HGET', KEYS[1], 'last') or '0') or 0, tonumber(ARGV[3])
 local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1} end
 local id = ARGV[6]
@@ -23,7 +23,7 @@ local line = redis.call('HGET', KEYS[10], id)
 local s = line and read_state(line)
 
 local previous = redis.call('HGET', KEYS[2], ARGV[1])
-if previous then
+if previous and string.match(previous, '^%d+ %S* %d+ %S*$') then
   local seq, _, first, ids = string.match(previous, '^(%d+) (%S*) (%d+) (%S*)$')
   if tonumber(seq) > tonumber(ARGV[2]) then return {0} end
   if tonumber(seq) == tonumber(ARGV[2]) then
@@ -34,6 +34,8 @@ if previous then
   end
 end
 if not spec then return {3} end
+-- Damage is not "plainly pending": somebody may hold it.
+if (line and not s) or not string.match(spec, '^%-?%x+ %x+ %x+') then return {4} end
 if ARGV[8] ~= '1' and redis.call('HEXISTS', KEYS[1], 'paused') == 1 then return {2} end
 note_loss(KEYS[1], last, floor, stamp)
 if not s then
@@ -71,12 +73,12 @@ if granted then
   s.status, s.token, s.version, s.lease = 'R', text(stamp), text(stamp), ARGV[5]
   s.worker, s.outcome, s.retry = ARGV[4], '-', '0'
   line = write_state(s)
+  redis.call('ZADD', KEYS[6], text(now_ms + tonumber(ARGV[5])), id)
+  redis.call('HSET', KEYS[10], id, line)
   redis.call('ZREM', KEYS[3], id)
   redis.call('ZREM', KEYS[4], id)
   redis.call('ZREM', KEYS[5], id)
   redis.call('SREM', KEYS[7], id)
-  redis.call('HSET', KEYS[10], id, line)
-  redis.call('ZADD', KEYS[6], text(now_ms + tonumber(ARGV[5])), id)
   reply = {1, spec, line, text(now_ms + tonumber(ARGV[5]))}
 end
 redis.call('HSET', KEYS[1], 'last', text(stamp))

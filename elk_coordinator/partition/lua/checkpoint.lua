@@ -14,7 +14,7 @@ local now = now_us()
 local deadline = redis.call('ZSCORE', KEYS[2], ARGV[2])
 if not deadline or tonumber(deadline) <= math.floor(now / 1000) then return {0} end
 if s.checkpoint ~= '-' and s.checkpoint >= ARGV[4] then return {1} end
-local last, floor = tonumber(redis.call('HGET', KEYS[1], 'last') or '0'), tonumber(ARGV[1])
+local last, floor = tonumber(redis.call('HGET', KEYS[1], 'last') or '0') or 0, tonumber(ARGV[1])
 local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1} end
 note_loss(KEYS[1], last, floor, stamp)

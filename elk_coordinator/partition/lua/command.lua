@@ -18,7 +18,7 @@
 local refused = step_refused(KEYS[2], KEYS[3], ARGV[1], ARGV[4], ARGV[5])
 if refused then return refused end
 local now = now_us()
-local last, floor = tonumber(redis.call('HGET', KEYS[1], 'last') or '0'), tonumber(ARGV[2])
+local last, floor = tonumber(redis.call('HGET', KEYS[1], 'last') or '0') or 0, tonumber(ARGV[2])
 local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1} end
 local version = text(stamp)

@@ -71,7 +71,7 @@ if #lists[1] > 0 then
     if not scores[i] then return {-3} end
   end
 end
-local last, floor = tonumber(meta[1] or '0'), tonumber(ARGV[2])
+local last, floor = tonumber(meta[1] or '0') or 0, tonumber(ARGV[2])
 local stamp = next_stamp(last, now_us(), floor)
 if not stamp then return {-1} end
 note_loss(KEYS[1], last, floor, stamp)

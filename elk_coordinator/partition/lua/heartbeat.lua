@@ -15,16 +15,17 @@
 local meta = redis.call('HMGET', KEYS[1], 'last', 'paused', 'config_version', 'schema', 'strategy', 'lost')
 local now = now_us()
 local now_ms = math.floor(now / 1000)
-local last = tonumber(meta[1] or '0')
+local last = tonumber(meta[1] or '0') or 0
 local floor = tonumber(ARGV[3])
 local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1} end
 -- N reads N - 1; anything else, or another strategy, is refused before the first write.
-if meta[4] and (tonumber(meta[4]) > tonumber(ARGV[8]) or tonumber(meta[4]) < tonumber(ARGV[8]) - 1
+if meta[4] and (not tonumber(meta[4]) or tonumber(meta[4]) > tonumber(ARGV[8]) or tonumber(meta[4]) < tonumber(ARGV[8]) - 1
     or meta[5] ~= ARGV[9]) then
   return {-2, meta[4], meta[5]}
 end
-local previous = redis.call('HGET', KEYS[7], ARGV[1])
+-- What cannot be read is as good as gone: nobody waits for it for ever.
+local previous = tonumber(redis.call('HGET', KEYS[7], ARGV[1]) or '')
 if previous and tonumber(previous) > tonumber(ARGV[2]) then return {0} end
 redis.call('HSET', KEYS[7], ARGV[1], ARGV[2])
 

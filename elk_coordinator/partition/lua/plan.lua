@@ -31,7 +31,7 @@ if found ~= ARGV[1] then
   return {0, found}
 end
 local now = now_us()
-local last, floor = tonumber(meta[1] or '0'), tonumber(ARGV[3])
+local last, floor = tonumber(meta[1] or '0') or 0, tonumber(ARGV[3])
 local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1} end
 note_loss(KEYS[1], last, floor, stamp)
@@ -63,7 +63,10 @@ for list = 1, 4 do
   at = at + 1 + count
 end
 
--- Check before the first write: a removed interval must be there, exactly as it was read.
+-- Before the first write: a key of a wrong type is refused here, not when half of the plan is written.
+redis.call('HLEN', KEYS[5])
+for _, key in ipairs({KEYS[3], KEYS[4], KEYS[6]}) do redis.call('ZCARD', key) end
+-- A removed interval must be there, exactly as it was read.
 for list = 1, 3, 2 do
   if #lists[list] > 0 then
     local scores = redis.call('ZMSCORE', KEYS[list == 1 and 3 or 4], unpack(lists[list]))

@@ -12,7 +12,7 @@ if redis.call('HEXISTS', KEYS[2], ARGV[2]) == 1 then return {1} end
 local waiting = redis.call('ZCARD', KEYS[4])
 if waiting >= tonumber(ARGV[4]) then return {2, waiting} end
 local now = now_us()
-local last, floor = tonumber(redis.call('HGET', KEYS[1], 'last') or '0'), tonumber(ARGV[1])
+local last, floor = tonumber(redis.call('HGET', KEYS[1], 'last') or '0') or 0, tonumber(ARGV[1])
 local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1} end
 note_loss(KEYS[1], last, floor, stamp)

@@ -3,7 +3,7 @@
 -- Anybody may run it: the deadline alone decides, never who asks and never the worker registry.
 --
 -- KEYS   1 meta  2 leases  3 state  4 claimed  5 pending  6 suspects  7 delayed  8 failed  9 corrupt  10 lock:leader
---        11 cancels  12 command_queue
+--        11 cancels  12 command_queue  13 specs
 -- ARGV   1 limit (at most 500)  2 max_deliveries  3 floor  4 term of the leader, or '' for a worker
 --        5 lease_ms of the caller: deadlines further ahead than that are checked against their own length
 --        6 longest pause before a retry, in ms, or '': none waits longer than that from now
@@ -16,7 +16,7 @@
 local meta = redis.call('HMGET', KEYS[1], 'last', 'hungry', 'asked')
 local now = now_us()
 local now_ms = math.floor(now / 1000)
-local last, floor = tonumber(meta[1] or '0'), tonumber(ARGV[3])
+local last, floor = tonumber(meta[1] or '0') or 0, tonumber(ARGV[3])
 local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1} end
 local limit, max_deliveries = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -93,18 +93,26 @@ if #expired > 0 then
       for _, fact in ipairs({id, s.worker, s.token, string.format('%d', s.deliveries), s.status, s.err}) do
         reply[#reply + 1] = fact
       end
-    else
+    elseif not s then
       broken[#broken + 1] = id
     end
   end
-  redis.call('ZREM', KEYS[2], unpack(expired))
-  redis.call('SREM', KEYS[4], unpack(expired))
-  redis.call('HDEL', KEYS[11], unpack(expired))
-  if #set_state > 0 then redis.call('HSET', KEYS[3], unpack(set_state)) end
   if #to_pending > 0 then redis.call('ZADD', KEYS[5], unpack(to_pending)) end
   if #to_suspects > 0 then redis.call('ZADD', KEYS[6], unpack(to_suspects)) end
   if #to_failed > 0 then redis.call('ZADD', KEYS[8], unpack(to_failed)) end
-  if #broken > 0 then redis.call('SADD', KEYS[9], unpack(broken)) end
+  if #set_state > 0 then redis.call('HSET', KEYS[3], unpack(set_state)) end
+  if #broken > 0 then
+    -- What has no record any more was completed by a step whose last write was refused: only its lease is left.
+    local specs, damaged = redis.call('HMGET', KEYS[13], unpack(broken)), {}
+    for i, id in ipairs(broken) do
+      if specs[i] then damaged[#damaged + 1] = id end
+    end
+    if #damaged > 0 then redis.call('SADD', KEYS[9], unpack(damaged)) end
+  end
+  -- Out of the leases last: see work.lua.
+  redis.call('ZREM', KEYS[2], unpack(expired))
+  redis.call('SREM', KEYS[4], unpack(expired))
+  redis.call('HDEL', KEYS[11], unpack(expired))
   note_loss(KEYS[1], last, floor, stamp)
   redis.call('HSET', KEYS[1], 'last', text(stamp))
   if #expired == limit then reply[3] = 1 end

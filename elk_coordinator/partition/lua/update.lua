@@ -5,7 +5,7 @@
 -- ARGV   1 floor  2 id  3 expected version, or '' for any  4 options JSON or ''  5 error or ''  6 priority
 --        7 stream  8 sequence number
 -- Reply  {1, new version}   {0, found version} it changed meanwhile   {2, found version} priority, but it is not pending
---        {3} no such active partition   {-1} floor refused
+--        {3} no such active partition   {4} its record cannot be read   {-1} floor refused
 -- Replay an equal sequence number gets its first answer again.
 -- Cost   a constant number of commands.
 
@@ -17,6 +17,8 @@ if not spec then return {3} end
 local head, created = string.match(spec, '^(%S+ %S+ (%S+))')
 local line = redis.call('HGET', KEYS[5], id)
 local s = line and read_state(line)
+-- Damage is not "plainly pending": it is left as it is, for verify to name.
+if (line and not s) or not created then return {4} end
 local score = redis.call('ZSCORE', KEYS[2], id)
 local index = KEYS[2]
 if not score then
@@ -30,7 +32,7 @@ if not s then
 end
 if ARGV[3] ~= '' and ARGV[3] ~= s.version then return {0, s.version} end
 if s.priority ~= ARGV[6] and s.status ~= 'P' then return {2, s.version} end
-local last, floor = tonumber(redis.call('HGET', KEYS[1], 'last') or '0'), tonumber(ARGV[1])
+local last, floor = tonumber(redis.call('HGET', KEYS[1], 'last') or '0') or 0, tonumber(ARGV[1])
 local stamp = next_stamp(last, now_us(), floor)
 if not stamp then return {-1} end
 note_loss(KEYS[1], last, floor, stamp)

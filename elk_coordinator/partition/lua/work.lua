@@ -20,7 +20,7 @@
 local meta = redis.call('HMGET', KEYS[1], 'last', 'paused', 'low_water', 'hungry')
 local now = now_us()
 local now_ms = math.floor(now / 1000)
-local last = tonumber(meta[1] or '0')
+local last = tonumber(meta[1] or '0') or 0
 local floor = tonumber(ARGV[3])
 local lost_data = 0
 if floor > last then lost_data = 1 end
@@ -34,9 +34,10 @@ local reports = tonumber(ARGV[12])
 local starts_at = at + reports
 local starts = tonumber(ARGV[starts_at])
 
--- Has this turn, or a later one, run before? "sequence codes first_token id,id,id"
+-- Has this turn, or a later one, run before? "sequence codes first_token id,id,id". Unreadable is as good as gone: a
+-- worker must not wait for it for ever, and reports and grants carry tokens of their own.
 local previous = redis.call('HGET', KEYS[2], ARGV[1])
-if previous then
+if previous and string.match(previous, '^%d+ %S* %d+ %S*$') then
   local seq, codes, first, ids = string.match(previous, '^(%d+) (%S*) (%d+) (%S*)$')
   if tonumber(seq) > tonumber(ARGV[2]) then return {0} end
   if tonumber(seq) == tonumber(ARGV[2]) then
@@ -179,8 +180,9 @@ end
 
 -- What is due again becomes claimable; at most 100 a turn.
 local want = tonumber(ARGV[6]) + tonumber(ARGV[7])
+local due = {}
 if want > 0 then
-  local due = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now_ms, 'LIMIT', 0, 100)
+  due = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now_ms, 'LIMIT', 0, 100)
   if #due > 0 then
     local lines = redis.call('HMGET', KEYS[10], unpack(due))
     for i, id in ipairs(due) do
@@ -190,10 +192,16 @@ if want > 0 then
       target[#target + 1] = s and 0 - tonumber(s.priority) or 0
       target[#target + 1] = id
     end
-    redis.call('ZREM', KEYS[5], unpack(due))
   end
 end
 
+-- Into the new index first, out of the old one last: where a write is refused in between (a key of a wrong type, a right
+-- taken away), the partition is in both, and the next turn or the sweep puts that right. In neither it would be lost.
+if #to_pending > 0 then redis.call('ZADD', KEYS[3], unpack(to_pending)) end
+if #to_suspects > 0 then redis.call('ZADD', KEYS[4], unpack(to_suspects)) end
+if #to_delayed > 0 then redis.call('ZADD', KEYS[5], unpack(to_delayed)) end
+if #to_failed > 0 then redis.call('ZADD', KEYS[8], unpack(to_failed)) end
+if #due > 0 then redis.call('ZREM', KEYS[5], unpack(due)) end
 if #set_done > 0 then
   redis.call('HSET', KEYS[11], unpack(set_done))
   redis.call('HDEL', KEYS[9], unpack(del_state))
@@ -206,10 +214,6 @@ if #unleased > 0 then
   redis.call('HDEL', KEYS[12], unpack(unleased))
 end
 if #started > 0 then redis.call('SREM', KEYS[7], unpack(started)) end
-if #to_pending > 0 then redis.call('ZADD', KEYS[3], unpack(to_pending)) end
-if #to_suspects > 0 then redis.call('ZADD', KEYS[4], unpack(to_suspects)) end
-if #to_delayed > 0 then redis.call('ZADD', KEYS[5], unpack(to_delayed)) end
-if #to_failed > 0 then redis.call('ZADD', KEYS[8], unpack(to_failed)) end
 
 -- Affinity: of what was looked at, take the best priority first, within it one's own first, then by id.
 local function prefer(looked, count, owned, area)
@@ -287,13 +291,13 @@ if want > 0 and not meta[2] then
         broken[#broken + 1] = id
       end
     end
-    redis.call('ZREM', source, unpack(names))
     if #new_state > 0 then
-      redis.call('HSET', KEYS[10], unpack(new_state))
       redis.call('ZADD', KEYS[6], unpack(new_lease))
+      redis.call('HSET', KEYS[10], unpack(new_state))
     end
     if #new_claimed > 0 then redis.call('SADD', KEYS[7], unpack(new_claimed)) end
     if #broken > 0 then redis.call('SADD', KEYS[13], unpack(broken)) end
+    redis.call('ZREM', source, unpack(names))
   end
 end
 local soonest
@@ -311,7 +315,7 @@ end
 
 -- Durable marks, then the hint. Publishing may be forbidden to this user: that must not undo the turn.
 local marks = {'last', text(stamp + #granted)}
-local hungry = want > 0 and not meta[2] and (#granted < want or left < tonumber(meta[3] or '0'))
+local hungry = want > 0 and not meta[2] and (#granted < want or left < (tonumber(meta[3] or '0') or 0))
 if hungry and not meta[4] then
   marks[#marks + 1] = 'hungry'
   marks[#marks + 1] = version

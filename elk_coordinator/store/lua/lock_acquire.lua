@@ -10,7 +10,8 @@
 local lock = redis.call('HMGET', KEYS[2], 'deadline', 'ttl')
 local now = now_us()
 local now_ms = math.floor(now / 1000)
-if lock[1] then
+-- A deadline that cannot be read is none: who held the lock is refused by its token, and somebody must lead.
+if tonumber(lock[1] or '') and tonumber(lock[2] or '') then
   -- The server's clock was set back: a lock never lasts longer than its own length from now.
   if tonumber(lock[1]) > now_ms + tonumber(lock[2]) then
     redis.call('HSET', KEYS[2], 'deadline', text(now_ms + tonumber(lock[2])))
@@ -18,7 +19,7 @@ if lock[1] then
   end
   if tonumber(lock[1]) > now_ms then return {0, 0, 0} end
 end
-local last = tonumber(redis.call('HGET', KEYS[1], 'last') or '0')
+local last = tonumber(redis.call('HGET', KEYS[1], 'last') or '0') or 0
 local floor = tonumber(ARGV[3])
 local stamp = next_stamp(last, now, floor)
 if not stamp then return {-1, 0, 0} end

@@ -12,7 +12,7 @@ local found = redis.call('HMGET', KEYS[2], 'version', 'data')
 local version = '0'
 if found[2] then version = found[1] end
 if version ~= ARGV[1] then return {0, version} end
-local last = tonumber(redis.call('HGET', KEYS[1], 'last') or '0')
+local last = tonumber(redis.call('HGET', KEYS[1], 'last') or '0') or 0
 local stamp = text(next_stamp(last, now_us(), 0))
 redis.call('HSET', KEYS[1], 'last', stamp)
 if ARGV[2] == 'delete' then

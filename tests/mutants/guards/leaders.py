@@ -128,11 +128,11 @@ GUARDS = [
         unit("election", "a_planner_that_does_not_come_back_costs_the_leadership_until_it_does"),
     ),
     Guard(
-        "term: dead allocator noticed",
+        "term: dead duty noticed",
         "assembly.py",
-        '        if not self.crew.alive("allocator"):\n',
-        "        if False:\n",
-        "a worker whose allocator is dead does not lead",
+        "dead = [name for name in DUTIES if not self.crew.alive(name)]",
+        "dead = [name for name in () if not self.crew.alive(name)]",
+        "a worker whose allocator, recovery, commands or archiver is dead does not lead",
         unit("election", "a_planner_that_does_not_come_back_costs_the_leadership_until_it_does"),
     ),
     Guard(

@@ -155,8 +155,8 @@ GUARDS = [
     Guard(
         "start: accepted first",
         COORDINATOR,
-        "        return self._state == RUNNING and self._accepted.is_set() and not self._paused\n",
-        "        return self._state == RUNNING and not self._paused\n",
+        "return self._state == RUNNING and self._accepted.is_set() and not self._paused and beats",
+        "return self._state == RUNNING and not self._paused and beats",
         "until the namespace has accepted it, a worker claims nothing",
         (
             "tests/integration/test_coordinator.py::test_without_require_store_a_namespace_that_refuses_later_is_never_worked_on",

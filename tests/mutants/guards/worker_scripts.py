@@ -248,8 +248,8 @@ GUARDS = [
     Guard(
         "claim: retry not before it is due",
         WORK,
-        "local due = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now_ms, 'LIMIT', 0, 100)",
-        "local due = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', '+inf', 'LIMIT', 0, 100)",
+        "  due = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now_ms, 'LIMIT', 0, 100)",
+        "  due = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', '+inf', 'LIMIT', 0, 100)",
         "a failed partition waits for its retry",
         contract("a_delayed_partition_counts_as_pending_and_is_claimed_when_due_not_before"),
         SCRIPTS,
