@@ -15,6 +15,7 @@ if seq == ARGV[8] then return {1, version} end
 local spec = redis.call('HGET', KEYS[4], id)
 if not spec then return {3} end
 local head, created = string.match(spec, '^(%S+ %S+ (%S+))')
+created = created and hex_number(created)
 local line = redis.call('HGET', KEYS[5], id)
 local s = line and read_state(line)
 -- Damage is not "plainly pending": it is left as it is, for verify to name.
@@ -27,7 +28,7 @@ if not score then
 end
 if not s then
   -- Plainly pending: no state yet.
-  s = {status = 'P', token = '0', version = text(hex_number(created) or 0), lease = '0', deliveries = 0, attempt = 0, checkpoint = '-',
+  s = {status = 'P', token = '0', version = text(created), lease = '0', deliveries = 0, attempt = 0, checkpoint = '-',
     processed = '0', outcome = '-', retry = '0', worker = '-', err = '', priority = text(0 - tonumber(score or '0'))}
 end
 if ARGV[3] ~= '' and ARGV[3] ~= s.version then return {0, s.version} end
