@@ -44,8 +44,8 @@ ONLY_RUNNING = ["partition/sweep", "(s.status == 'R' or s.status == 'C') then", 
 ENDLESS_ENTRY = ["partition/heartbeat", "text(now_ms + tonumber(ARGV[5]))", "text(now_ms + 1e6)"]
 ENDLESS_LEASE = ["partition/heartbeat", "text(now_ms + tonumber(ARGV[7]))", "text(now_ms + 1e6)"]
 ENDLESS_TERM = [
-    ["store/lock_acquire", "'ttl', ARGV[2],\n  'deadline', text(now_ms + tonumber(ARGV[2])))",
-     "'ttl', '1000000', 'deadline', text(now_ms + 1e6))"],
+    ["store/lock_acquire", "'ttl', ARGV[2],\n  'deadline', text(now_ms + tonumber(ARGV[2])),",
+     "'ttl', '1000000', 'deadline', text(now_ms + 1e6),"],
     ["store/lock_renew", "text(now_ms + tonumber(ARGV[2])), 'ttl', ARGV[2]", "text(now_ms + 1e6), 'ttl', '1000000'"],
 ]  # fmt: skip
 KEEPS_TERM = ["store/lock_release", "redis.call('HSET', KEYS[1], 'deadline', '0', 'token', '0')", ""]

@@ -385,6 +385,27 @@ GUARDS = [
         SCRIPTS,
     ),
     Guard(
+        "lock: known request",
+        "store/lua/lock_acquire.lua",
+        "if taker and taker == nonce and tonumber(took) >= tonumber(number) then\n",
+        "if false then\n",
+        "an acquisition whose reply was lost is known when it is sent again, and an old one takes nothing",
+        (
+            "tests/contract/test_lock_requests.py::test_an_acquisition_whose_reply_was_lost_has_its_token_when_sent_again",
+            "tests/contract/test_lock_requests.py::test_a_late_acquisition_takes_nothing_that_its_caller_gave_up_since",
+        ),
+        SCRIPTS,
+    ),
+    Guard(
+        "lock: known request, run out",
+        "store/lua/lock_acquire.lua",
+        " or (tonumber(lock[1] or '') or 0) <= now_ms then return",
+        " then return",
+        "a token that ran out is not handed out again",
+        ("tests/contract/test_lock_requests.py::test_a_late_acquisition_takes_nothing_that_its_caller_gave_up_since",),
+        SCRIPTS,
+    ),
+    Guard(
         "lock: clamp",
         "store/lua/lock_acquire.lua",
         "    redis.call('HSET', KEYS[2], 'deadline', text(now_ms + tonumber(lock[2])))\n",
