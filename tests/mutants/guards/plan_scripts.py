@@ -83,7 +83,7 @@ GUARDS = [
     Guard(
         "plan: intervals with partitions",
         PLAN,
-        "      redis.call('ZADD', key, unpack(scored))\n",
+        "  if #scored > 0 then redis.call('ZADD', KEYS[list == 2 and 3 or 4], unpack(scored)) end\n",
         "",
         "planned ranges are remembered in the step that creates their partitions",
         plan(
@@ -104,8 +104,8 @@ GUARDS = [
     Guard(
         "delete: version moves",
         DELETE,
-        "'last', text(stamp), 'planned_version', text(stamp))",
-        "'last', text(stamp))",
+        "redis.call('HSET', KEYS[1], 'planned_version', text(stamp))\n",
+        "",
         "a plan made before a deletion is refused",
         plan("a_plan_made_before_a_deletion_is_refused"),
         SCRIPTS,
