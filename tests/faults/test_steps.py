@@ -58,7 +58,7 @@ OUT_OF_THE_QUEUE = [
     for path, key in (("partition/work", 3), ("partition/sweep", 5))
 ]  # fmt: skip
 NOT_DELAYED = ["partition/work", "if #to_delayed > 0 then redis.call('ZADD', KEYS[5], unpack(to_delayed)) end", ""]
-NOT_PLANNED = ["partition/plan", "redis.call('ZADD', key, unpack(scored))", ""]
+NOT_PLANNED = ["partition/plan", "redis.call('ZADD', KEYS[list == 2 and 3 or 4], unpack(scored))", ""]
 NO_MARK = ["partition/plan", "if ARGV[job] ~= '' then write_step", "if false then write_step"]
 NOT_QUEUED_ANEW = ["partition/command", "redis.call('ZADD', KEYS[6], unpack(to_pending))", ""]
 NO_CHUNK = ["partition/archive_swap", "  redis.call('HSET', KEYS[4], ARGV[2], ARGV[5])\n", ""]
