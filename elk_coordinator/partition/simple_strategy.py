@@ -205,9 +205,8 @@ class SimplePartitionStrategy(SimpleArchive):
             reclaimed, changed = document.sweep(limit, self.max_deliveries, self.memory.floor, self.longest_retry)
             counts = document.count()
             hungry, asked = bool(document.meta.get("hungry")), bool(document.meta.get("asked"))
-            clear = term is not None and (hungry or asked) and self.leads(term)
+            clear = term is not None and asked and self.leads(term)
             if clear:
-                document.meta.pop("hungry", None)
                 document.meta.pop("asked", None)
             sweep = Sweep(
                 reclaimed, len(reclaimed) == limit, hungry, asked, counts[PartitionStatus.PENDING],

@@ -11,15 +11,16 @@ meta               hash    last (the last stamp), schema, strategy, planned_vers
                            hungry (workers ran low), low_water, paused, config_version, lost (stamp of the last
                            known loss of data), asked, exhausted_at (when that round began), exhausted_version,
                            planned_by (the request that made planned_version)
-lock:<name>        hash    owner, token, deadline (ms), ttl (ms); ``leader`` is the leader's    lock_*
+lock:<name>        hash    owner, token, deadline (ms), ttl (ms), request (the name of the      lock_*
+                           one that took it); ``leader`` is the leader's
 value:<name>       hash    version, data; ``gaps`` is what the leader did about gaps            value_cas
                            (JSON, the newest 500)
 workers            zset    worker -> deadline (ms)                                              heartbeat, beat
 worker_info        hash    worker -> JSON about it                                              heartbeat, beat
 streams            hash    <nonce>:<stream> -> last sequence number and answer; goes with       work, heartbeat
                            the worker, an hour after its last beat
-specs              hash    id -> "min span created [options]", the numbers hexadecimal;              plan, work
-                           goes to ``done`` when completed
+specs              hash    id -> "min span created [options]", the numbers hexadecimal: the     plan, update
+                           immutable part (but for options); goes to ``done`` when completed
 state              hash    id -> the mutable part (state.lua), only if not plainly pending      work, sweep, ...
 pending            zset    id -> -priority: claimable now                                       plan, work, sweep
 suspects           zset    the same, for partitions lost twice or more: claimed singly          work, sweep

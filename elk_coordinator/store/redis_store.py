@@ -2,63 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import re
+import os
 import threading
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import redis
 import redis.exceptions as driver
-from redis.sentinel import MasterNotFoundError
 
-from elk_coordinator.config import check_namespace
+from elk_coordinator.config import check_namespace, new_nonce
 from elk_coordinator.errors import ConfigError, StateError, StoreError, StoreUnavailable
 from elk_coordinator.model import WorkerInfo
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.retry import retry_store_call
 from elk_coordinator.store import connect
 from elk_coordinator.store.base import DataStore, Observer, Value
+from elk_coordinator.store.driver_errors import DRIVER, LAYOUT, RECONNECT, translate
 from elk_coordinator.store.keys import KeySpace
 from elk_coordinator.store.observed import observed
 from elk_coordinator.store.scripts import Script, Scripts
 
 Arg = Union[str, int, bytes]
-
-#: Error replies that pass by themselves: the same request is sent again within the deadline.
-_PASSING = (
-    "LOADING",
-    "READONLY",
-    "MASTERDOWN",
-    "BUSY",
-    "OOM",
-    "MISCONF",
-    "NOREPLICAS",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "MOVED",
-    "ASK",
-    "UNKILLABLE",
-    "max number of clients",
-)
-
-
-def _types(*names: str) -> Tuple[Any, ...]:
-    """Return those of the driver's exceptions that this version of it has."""
-    return tuple(getattr(driver, name) for name in names if hasattr(driver, name))
-
-
-#: All that the driver raises; what a cluster client raises about its nodes is none of its RedisErrors.
-_DRIVER = (redis.RedisError, driver.RedisClusterException)
-#: The same as types: for codes that the driver knows it cuts them off the text.
-_PASSING_TYPES = _types("OutOfMemoryError", "ClusterError", "AskError", "MovedError", "TryAgainError")
-#: After these a cluster client asks again which node serves what.
-_LAYOUT = (*_types("ConnectionError", "TimeoutError", "ClusterError", "ClusterDownError", "MovedError"), _DRIVER[1])
-_REFUSING = ("NOAUTH", "WRONGPASS", "NOPERM", "Authentication required", "invalid password", "invalid username")
-_REFUSING_TYPES = _types("AuthenticationError", "AuthorizationError", "NoPermissionError")
-_AWAY = ("ConnectionError", "TimeoutError", "ReadOnlyError", "ClusterDownError", "InvalidResponse")
-_AWAY_TYPES = (*_types(*_AWAY), _DRIVER[1])
-#: After these the connections lead to the wrong server or to none.
-_RECONNECT = ("READONLY", "MASTERDOWN", "UNBLOCKED")
 
 
 class RedisDataStore(DataStore):
@@ -89,6 +54,9 @@ class RedisDataStore(DataStore):
         self._hints_at = 0.0
         self._hints_asked = False
         self.scripts = Scripts()
+        #: Names of acquisitions, each sent again under its own name until it is answered: (lock, owner) -> name.
+        self._nonce, self._numbers = new_nonce(), itertools.count(1)
+        self._unanswered: Dict[Tuple[str, str], str] = {}
 
     @classmethod
     def from_url(cls, url: str, timeout: float = 5.0) -> "RedisDataStore":
@@ -172,7 +140,14 @@ class RedisDataStore(DataStore):
 
     def acquire_lock(self, name: str, owner: str, ttl: float, floor: int) -> Optional[int]:
         keys = [self.keys["meta"], self.keys["lock:" + name]]
-        code, token, _ = self.run("store/lock_acquire", keys, [owner, int(ttl * 1000), floor])
+        asked = (keys[1], owner)
+        # With the pid: a forked child goes on from the same nonce and number.
+        request = self._unanswered.pop(asked, "") or "%s-%d:%d" % (self._nonce, os.getpid(), next(self._numbers))
+        try:
+            code, token, _ = self.run("store/lock_acquire", keys, [owner, int(ttl * 1000), floor, request])
+        except StoreUnavailable:
+            self._unanswered[asked] = request
+            raise
         if code == -1:
             raise StoreError(floor_refused(floor))
         return int(token) if code == 1 else None
@@ -228,7 +203,7 @@ class RedisDataStore(DataStore):
         try:
             found = self._link.client().scan_iter(match=self.keys.pattern, count=1000)
             names = {key.decode("utf-8", "replace") for key in found}
-        except _DRIVER as exc:
+        except DRIVER as exc:
             raise translate(exc) from exc
         # A namespace holds no character with a meaning in a glob; looking again costs nothing.
         return sorted(name for name in names if name.startswith(prefix))
@@ -280,7 +255,7 @@ class RedisDataStore(DataStore):
                     self._hints_asked = True
                     self._hints.ping("elk")
             return None
-        except _DRIVER as exc:
+        except DRIVER as exc:
             self._close_hints()
             raise translate(exc) from exc
         except StoreUnavailable:
@@ -296,7 +271,7 @@ class RedisDataStore(DataStore):
         if hints is not None:
             try:
                 hints.close()
-            except (*_DRIVER, OSError):
+            except (*DRIVER, OSError):
                 pass
 
     def eviction_policy(self) -> Optional[str]:
@@ -341,7 +316,7 @@ class _Link:
                     try:
                         # A cluster client asks the nodes for their layout as it is made.
                         client = self._client = self._factory(self._timeout, self._name)
-                    except _DRIVER as exc:
+                    except DRIVER as exc:
                         raise translate(exc) from exc
         return client
 
@@ -357,19 +332,19 @@ class _Link:
             answer = client.execute_command("EVAL", script.source, len(keys), *keys, *args)
             self._unloaded.discard(script.sha)
             return answer
-        except (*_DRIVER, OSError, ValueError, AttributeError, TypeError) as exc:
+        except (*DRIVER, OSError, ValueError, AttributeError, TypeError) as exc:
             raise self._said(exc) from exc
 
     def command(self, *words: Arg, **options: Any) -> Any:
         client = self.client()
         try:
             return client.execute_command(*words, **options)
-        except (*_DRIVER, OSError, ValueError, AttributeError, TypeError) as exc:
+        except (*DRIVER, OSError, ValueError, AttributeError, TypeError) as exc:
             raise self._said(exc) from exc
 
     def _said(self, exc: Exception) -> StoreError:
         """Return our error for what a call ended with; raise it when it is no fault of the store's."""
-        if isinstance(exc, _DRIVER):
+        if isinstance(exc, DRIVER):
             self._after(exc)
             return translate(exc)
         # The driver stumbles over a socket that close() took away under it, and over an answer that is none.
@@ -379,16 +354,16 @@ class _Link:
         raise exc
 
     def _after(self, exc: Exception) -> None:
-        if str(exc).startswith(_RECONNECT) or isinstance(exc, driver.ReadOnlyError):
+        if str(exc).startswith(RECONNECT) or isinstance(exc, driver.ReadOnlyError):
             # A demoted master goes on answering: drop every connection, the next one finds the new master.
             pool = getattr(self._client, "connection_pool", None)
             if pool is not None:
                 pool.disconnect()
-        elif isinstance(self._client, redis.RedisCluster) and isinstance(exc, _LAYOUT):
+        elif isinstance(self._client, redis.RedisCluster) and isinstance(exc, LAYOUT):
             client = self._client
             try:
                 client.nodes_manager.initialize()
-            except (*_DRIVER, OSError):
+            except (*DRIVER, OSError):
                 # Older drivers forget the nodes that failed, in the end all of them: the next client begins with
                 # those of the URL again. Threads that still use this one see its end; it is not closed under them.
                 with self._lock:
@@ -410,7 +385,7 @@ class _Link:
             try:
                 if end is not None:
                     end()
-            except (*_DRIVER, OSError, AttributeError, TypeError, ValueError):
+            except (*DRIVER, OSError, AttributeError, TypeError, ValueError):
                 pass  # its own thread was quicker to hang up
 
 
@@ -420,31 +395,3 @@ def floor_refused(floor: int) -> str:
         "the remembered token %d is more than a day ahead of the store's clock and its last token; this worker's "
         "memory or the server's clock is wrong: correct the clock, then restart this worker" % floor
     )
-
-
-def _no_primary(exc: Exception) -> str:
-    """Return what the driver says without its description of whole clients, and which sentinels were silent."""
-    found, _, clients = str(exc).partition(" : ")
-    silent = ["%s:%s" % pair for pair in re.findall(r"\bhost=([^,)]+),port=(\d+)", clients)]
-    if silent:
-        return "%s; these sentinels did not answer: %s" % (found.rstrip("."), ", ".join(silent))
-    return "%s; is the name of the service right, its primary up, and do the sentinels answer?" % found.rstrip(".")
-
-
-def translate(exc: Exception) -> StoreError:
-    """Turn a driver's exception into ours: unavailable when repeating may help, else a StoreError that says what."""
-    text = (_no_primary(exc) if isinstance(exc, MasterNotFoundError) else str(exc).rstrip(".")) or type(exc).__name__
-    # What stood in the way of the nodes is at the end of what a cluster client says.
-    cause = text.rpartition("reachable node: ")[2] if isinstance(exc, driver.RedisClusterException) else text
-    if isinstance(exc, _REFUSING_TYPES) or cause.startswith(_REFUSING):
-        told = "the store refuses this user: %s; check user, password and ACL in the URL" % text
-        return StoreError(told, refused=not isinstance(exc, _types("NoPermissionError")) or "eval" in text)
-    if isinstance(exc, driver.RedisClusterException) and "not enabled" in text:
-        return StoreError("%s: give a redis:// URL for a server that is no cluster" % text)
-    if isinstance(exc, _AWAY_TYPES):
-        return StoreUnavailable("the store could not be reached: %s" % text)
-    if any(mark in text for mark in _PASSING) or isinstance(exc, _PASSING_TYPES):
-        return StoreUnavailable("the store cannot serve now: %s" % text)
-    if "WRONGTYPE" in text:
-        return StoreError("a key of this namespace has another type than ours (%s): something else writes there" % text)
-    return StoreError("the store refused the request: %s" % text)

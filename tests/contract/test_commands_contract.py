@@ -499,6 +499,9 @@ def test_the_sweep_tells_the_leader_of_commands_beside_the_other_calls(desk: Des
     sweep = strategy.sweep(term=desk.term)
     assert (sweep.asked, sweep.commands) == (True, True)
     sweep = strategy.sweep(term=desk.term)
+    assert (sweep.hungry, sweep.asked, sweep.commands) == (True, False, True)
+    strategy.plan_state(calls_heard=True)
+    sweep = strategy.sweep(term=desk.term)
     assert (sweep.hungry, sweep.asked, sweep.commands) == (False, False, True)
     desk.work()
     assert not strategy.sweep(term=desk.term).commands

@@ -44,8 +44,8 @@ ONLY_RUNNING = ["partition/sweep", "(s.status == 'R' or s.status == 'C') then", 
 ENDLESS_ENTRY = ["partition/heartbeat", "text(now_ms + tonumber(ARGV[5]))", "text(now_ms + 1e6)"]
 ENDLESS_LEASE = ["partition/heartbeat", "text(now_ms + tonumber(ARGV[7]))", "text(now_ms + 1e6)"]
 ENDLESS_TERM = [
-    ["store/lock_acquire", "'ttl', ARGV[2],\n  'deadline', text(now_ms + tonumber(ARGV[2])))",
-     "'ttl', '1000000', 'deadline', text(now_ms + 1e6))"],
+    ["store/lock_acquire", "'ttl', ARGV[2],\n  'deadline', text(now_ms + tonumber(ARGV[2])),",
+     "'ttl', '1000000', 'deadline', text(now_ms + 1e6),"],
     ["store/lock_renew", "text(now_ms + tonumber(ARGV[2])), 'ttl', ARGV[2]", "text(now_ms + 1e6), 'ttl', '1000000'"],
 ]  # fmt: skip
 KEEPS_TERM = ["store/lock_release", "redis.call('HSET', KEYS[1], 'deadline', '0', 'token', '0')", ""]
@@ -58,7 +58,7 @@ OUT_OF_THE_QUEUE = [
     for path, key in (("partition/work", 3), ("partition/sweep", 5))
 ]  # fmt: skip
 NOT_DELAYED = ["partition/work", "if #to_delayed > 0 then redis.call('ZADD', KEYS[5], unpack(to_delayed)) end", ""]
-NOT_PLANNED = ["partition/plan", "redis.call('ZADD', key, unpack(scored))", ""]
+NOT_PLANNED = ["partition/plan", "redis.call('ZADD', KEYS[list == 2 and 3 or 4], unpack(scored))", ""]
 NO_MARK = ["partition/plan", "if ARGV[job] ~= '' then write_step", "if false then write_step"]
 NOT_QUEUED_ANEW = ["partition/command", "redis.call('ZADD', KEYS[6], unpack(to_pending))", ""]
 NO_CHUNK = ["partition/archive_swap", "  redis.call('HSET', KEYS[4], ARGV[2], ARGV[5])\n", ""]

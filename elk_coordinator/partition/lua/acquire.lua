@@ -61,10 +61,10 @@ if s.status == 'R' or s.status == 'C' then
       s.err = string.format('lost %d times by workers that died or froze while they held it, last by %s',
         s.deliveries, s.worker)
       if who then s.err = 'cancelled by ' .. who end
+      redis.call('ZADD', KEYS[8], 0, id)
       redis.call('HSET', KEYS[10], id, write_state(s))
       redis.call('ZREM', KEYS[6], id)
       redis.call('SREM', KEYS[7], id)
-      redis.call('ZADD', KEYS[8], 0, id)
     end
   end
 end

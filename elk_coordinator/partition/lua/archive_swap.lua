@@ -41,8 +41,8 @@ if #lists[1] > 0 then
   for i = 1, #lists[1] do
     if not scores[i] then return {-3} end
   end
-  redis.call('ZREM', KEYS[6], unpack(lists[1]))
 end
+-- Into the chunk or the pruned ranges first, out of the recent ones last: see work.lua.
 if #lists[2] > 0 then
   local scored = {}
   for i, member in ipairs(lists[2]) do
@@ -51,14 +51,18 @@ if #lists[2] > 0 then
   end
   redis.call('ZADD', KEYS[6], unpack(scored))
 end
-if n > 0 then redis.call('HDEL', KEYS[3], unpack(ids)) end
-if ARGV[4] == '' then
-  redis.call('HDEL', KEYS[4], ARGV[2])
-  redis.call('HDEL', KEYS[5], ARGV[2])
-else
+-- Tried on what does no harm: a chunk that is not counted would never be.
+redis.call('HINCRBY', KEYS[1], 'archived', 0)
+if ARGV[4] ~= '' then
   redis.call('HSET', KEYS[4], ARGV[2], ARGV[5])
   redis.call('HSET', KEYS[5], ARGV[2], ARGV[4])
 end
 redis.call('HINCRBY', KEYS[1], 'archived', ARGV[6])
 if ARGV[7] ~= '0' then redis.call('HINCRBY', KEYS[1], 'pruned', ARGV[7]) end
+if #lists[1] > 0 then redis.call('ZREM', KEYS[6], unpack(lists[1])) end
+if ARGV[4] == '' then
+  redis.call('HDEL', KEYS[4], ARGV[2])
+  redis.call('HDEL', KEYS[5], ARGV[2])
+end
+if n > 0 then redis.call('HDEL', KEYS[3], unpack(ids)) end
 return {1}

@@ -54,6 +54,10 @@ if #ids > 0 then
     end
     local there = created and s and created < before
     local changed = false
+    if (move == 'T' or move == 'A') and (not specs[i] or (s and s.status ~= 'F')) then
+      -- A write refused in the middle of a step may have left it there.
+      unfailed[#unfailed + 1] = id
+    end
     if there and (move == 'T' or move == 'A') then
       if s.status == 'F' and tonumber(s.version) < before then
         changed = true
@@ -106,14 +110,15 @@ end
 if move == 'D' and argument ~= '' then note = argument end
 
 note_loss(KEYS[1], last, floor, stamp)
+-- Into the new index first, out of the old one last: see work.lua.
+if #to_pending > 0 then redis.call('ZADD', KEYS[6], unpack(to_pending)) end
+if #to_suspects > 0 then redis.call('ZADD', KEYS[7], unpack(to_suspects)) end
+if #to_failed > 0 then redis.call('ZADD', KEYS[9], unpack(to_failed)) end
 if #set_state > 0 then redis.call('HSET', KEYS[11], unpack(set_state)) end
 if #unfailed > 0 then redis.call('ZREM', KEYS[9], unpack(unfailed)) end
 if #unqueued > 0 then
   for k = 6, 8 do redis.call('ZREM', KEYS[k], unpack(unqueued)) end
 end
-if #to_pending > 0 then redis.call('ZADD', KEYS[6], unpack(to_pending)) end
-if #to_suspects > 0 then redis.call('ZADD', KEYS[7], unpack(to_suspects)) end
-if #to_failed > 0 then redis.call('ZADD', KEYS[9], unpack(to_failed)) end
 if #wishes > 0 then redis.call('HSET', KEYS[12], unpack(wishes)) end
 if move == 'P' then
   done = done + (redis.call('HEXISTS', KEYS[1], 'paused') == 0 and 1 or 0)

@@ -74,11 +74,25 @@ end
 local last, floor = tonumber(meta[1] or '0') or 0, tonumber(ARGV[2])
 local stamp = next_stamp(last, now_us(), floor)
 if not stamp then return {-1} end
+-- Before the first write: a key of a wrong type is refused here, not when half of it is gone.
+for _, k in ipairs({4, 11, 16}) do redis.call('HLEN', KEYS[k]) end
+for _, k in ipairs({2, 7, 8, 9, 10}) do redis.call('ZCARD', KEYS[k]) end
 note_loss(KEYS[1], last, floor, stamp)
+-- Each kind of write is tried on what does no harm if it is all; then out of the plan, and the records last.
+redis.call('HSET', KEYS[1], 'last', text(stamp))
+if n > 0 then redis.call('HDEL', KEYS[11], unpack(ids)) end
+if #lists[2] > 0 then
+  local scored = {}
+  for i, member in ipairs(lists[2]) do
+    scored[i * 2 - 1] = 0
+    scored[i * 2] = member
+  end
+  redis.call('ZADD', KEYS[2], unpack(scored))
+end
+if #lists[1] > 0 then redis.call('ZREM', KEYS[2], unpack(lists[1])) end
 if n > 0 then
-  for k = 3, 5 do redis.call('HDEL', KEYS[k], unpack(ids)) end
   for k = 7, 10 do redis.call('ZREM', KEYS[k], unpack(ids)) end
-  redis.call('HDEL', KEYS[11], unpack(ids))
+  for k = 3, 5 do redis.call('HDEL', KEYS[k], unpack(ids)) end
 end
 if #emptied > 0 then
   redis.call('HDEL', KEYS[16], unpack(emptied))
@@ -89,16 +103,7 @@ if #lines > 0 then
   redis.call('HSET', KEYS[17], unpack(lines))
 end
 if chunks > 0 then redis.call('HINCRBY', KEYS[1], 'archived', growth) end
-if #lists[1] > 0 then redis.call('ZREM', KEYS[2], unpack(lists[1])) end
-if #lists[2] > 0 then
-  local scored = {}
-  for i, member in ipairs(lists[2]) do
-    scored[i * 2 - 1] = 0
-    scored[i * 2] = member
-  end
-  redis.call('ZADD', KEYS[2], unpack(scored))
-end
-redis.call('HSET', KEYS[1], 'last', text(stamp), 'planned_version', text(stamp))
+redis.call('HSET', KEYS[1], 'planned_version', text(stamp))
 if ARGV[job] ~= '' then
   write_step(KEYS[13], KEYS[14], KEYS[15], ARGV[job], ARGV[job + 2], now_us(), ARGV[job + 3])
 end

@@ -76,28 +76,25 @@ for list = 1, 3, 2 do
   end
 end
 
-for list = 1, 4 do
-  local members = lists[list]
-  if #members > 0 then
-    local key = KEYS[list <= 2 and 3 or 4]
-    if list % 2 == 1 then
-      redis.call('ZREM', key, unpack(members))
-    else
-      local scored = {}
-      for i = 1, #members do
-        scored[i * 2 - 1] = 0
-        scored[i * 2] = members[i]
-      end
-      redis.call('ZADD', key, unpack(scored))
-    end
+-- What is new first, what is old last: see work.lua. HSET and ZADD are tried on what does no harm if it is all.
+redis.call('HSET', KEYS[1], 'last', version)
+for list = 2, 4, 2 do
+  local scored = {}
+  for i, member in ipairs(lists[list]) do
+    scored[i * 2 - 1] = 0
+    scored[i * 2] = member
   end
+  if #scored > 0 then redis.call('ZADD', KEYS[list == 2 and 3 or 4], unpack(scored)) end
 end
 if n > 0 then
   redis.call('HSET', KEYS[5], unpack(specs))
   redis.call('ZADD', KEYS[6], unpack(pending))
 end
-redis.call('HSET', KEYS[1], 'last', version, 'planned_version', version, 'max_id', text(max_id),
+redis.call('HSET', KEYS[1], 'planned_version', version, 'max_id', text(max_id),
   'planned_by', ARGV[5] .. ' ' .. version)
+for list = 1, 3, 2 do
+  if #lists[list] > 0 then redis.call('ZREM', KEYS[list == 1 and 3 or 4], unpack(lists[list])) end
+end
 if ARGV[job] ~= '' then write_step(KEYS[7], KEYS[8], KEYS[9], ARGV[job], ARGV[job + 2], now, ARGV[job + 3]) end
 if n > 0 then redis.pcall('PUBLISH', ARGV[4], 'work') end
 return {1, version}

@@ -8,8 +8,8 @@
 --        5 lease_ms of the caller: deadlines further ahead than that are checked against their own length
 --        6 longest pause before a retry, in ms, or '': none waits longer than that from now
 -- Reply  {1, now_us, more, hungry, pending, held, id, worker, token, deliveries, status, error, ...}  {-1} floor refused
---        hungry: 1 workers ran low since the leader's last look, 2 somebody waits for a full round; the marks are
---        cleared for the leader of the term only; 4 more when operators' commands wait
+--        hungry: 1 workers ran low since the leader's last round, which clears that mark (plan_state); 2 somebody waits
+--        for a full round, cleared for the leader of the term only; 4 more when operators' commands wait
 -- Replay safe: what was taken back is no longer leased.
 -- Cost   a constant number of commands.
 
@@ -123,8 +123,8 @@ elseif meta[2] then
   reply[4] = 1
 end
 if ARGV[4] ~= '' then
-  if (meta[2] or meta[3]) and redis.call('HGET', KEYS[10], 'token') == ARGV[4] then
-    redis.call('HDEL', KEYS[1], 'hungry', 'asked')
+  if meta[3] and redis.call('HGET', KEYS[10], 'token') == ARGV[4] then
+    redis.call('HDEL', KEYS[1], 'asked')
   end
   reply[5] = redis.call('ZCARD', KEYS[5]) + redis.call('ZCARD', KEYS[6]) + redis.call('ZCARD', KEYS[7])
   reply[6] = redis.call('ZCARD', KEYS[2])

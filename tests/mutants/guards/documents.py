@@ -376,8 +376,8 @@ GUARDS = [
     Guard(
         "simple: marks for the leader only",
         SIMPLE,
-        "            clear = term is not None and (hungry or asked) and self.leads(term)\n",
-        "            clear = term is not None and (hungry or asked)\n",
+        "            clear = term is not None and asked and self.leads(term)\n",
+        "            clear = term is not None and asked\n",
         "a call for work is cleared only for the leader of the term",
         plan("only_the_leader_of_the_term_clears_the_marks"),
         DOCUMENT,

@@ -85,7 +85,7 @@ GUARDS = [
     ),
     Guard(
         "store: refused is no outage",
-        REDIS,
+        "store/driver_errors.py",
         "    if isinstance(exc, _REFUSING_TYPES) or cause.startswith(_REFUSING):\n",
         "    if False:\n",
         "a wrong password is a clear error",

@@ -83,7 +83,7 @@ GUARDS = [
     Guard(
         "plan: intervals with partitions",
         PLAN,
-        "      redis.call('ZADD', key, unpack(scored))\n",
+        "  if #scored > 0 then redis.call('ZADD', KEYS[list == 2 and 3 or 4], unpack(scored)) end\n",
         "",
         "planned ranges are remembered in the step that creates their partitions",
         plan(
@@ -104,8 +104,8 @@ GUARDS = [
     Guard(
         "delete: version moves",
         DELETE,
-        "'last', text(stamp), 'planned_version', text(stamp))",
-        "'last', text(stamp))",
+        "redis.call('HSET', KEYS[1], 'planned_version', text(stamp))\n",
+        "",
         "a plan made before a deletion is refused",
         plan("a_plan_made_before_a_deletion_is_refused"),
         SCRIPTS,
@@ -382,6 +382,27 @@ GUARDS = [
         "",
         "a held lock is nobody else's",
         store("a_held_lock_is_nobody_elses_not_even_its_owners_again"),
+        SCRIPTS,
+    ),
+    Guard(
+        "lock: known request",
+        "store/lua/lock_acquire.lua",
+        "if taker and taker == nonce and tonumber(took) >= tonumber(number) then\n",
+        "if false then\n",
+        "an acquisition whose reply was lost is known when it is sent again, and an old one takes nothing",
+        (
+            "tests/contract/test_lock_requests.py::test_an_acquisition_whose_reply_was_lost_has_its_token_when_sent_again",
+            "tests/contract/test_lock_requests.py::test_a_late_acquisition_takes_nothing_that_its_caller_gave_up_since",
+        ),
+        SCRIPTS,
+    ),
+    Guard(
+        "lock: known request, run out",
+        "store/lua/lock_acquire.lua",
+        " or (tonumber(lock[1] or '') or 0) <= now_ms then return",
+        " then return",
+        "a token that ran out is not handed out again",
+        ("tests/contract/test_lock_requests.py::test_a_late_acquisition_takes_nothing_that_its_caller_gave_up_since",),
         SCRIPTS,
     ),
     Guard(

@@ -353,7 +353,7 @@ GUARDS = [
         "if hungry and not meta[4] then\n  marks",
         "if false then\n  marks",
         "workers that run low leave a mark that no lost hint takes away",
-        ("tests/contract/test_strategy_plan.py::test_workers_that_run_low_leave_a_mark_that_the_leader_sees_once",),
+        ("tests/contract/test_strategy_plan.py::test_workers_that_run_low_leave_a_mark_until_the_leaders_next_round",),
         SCRIPTS,
     ),
     Guard(
@@ -718,8 +718,8 @@ GUARDS = [
     Guard(
         "sweep: marks for the leader only",
         SWEEP,
-        "(meta[2] or meta[3]) and redis.call('HGET', KEYS[10], 'token') == ARGV[4] then",
-        "(meta[2] or meta[3]) then",
+        "meta[3] and redis.call('HGET', KEYS[10], 'token') == ARGV[4] then",
+        "meta[3] then",
         "a call for work is cleared only for the leader of the term",
         ("tests/contract/test_strategy_plan.py::test_only_the_leader_of_the_term_clears_the_marks",),
         SCRIPTS,
