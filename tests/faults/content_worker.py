@@ -2,7 +2,7 @@
 
 ``bad`` of the work: IDs that no attempt gets over; what precedes them is checkpointed in steps of ``stride`` IDs.
 A file ``database-down`` in the working directory: the user's database is away. With a number in it, only for that
-share of the partitions, chosen by the ``seed`` of the work.
+share of the partitions, chosen by the ``seed`` of the work. ``slow``: the share that takes 2 s longer.
 ``broken``: guards of the library to switch off (the controls).
 """
 
@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import random
 import sys
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, List
 
 from elk_coordinator import Coordinator
-from elk_coordinator.leader.recovery import Recovery
 from elk_coordinator.partition import hash_commands
 from elk_coordinator.view import View
 from elk_coordinator.worker.context import TaskContext
@@ -37,12 +36,17 @@ class ContentWork(Work):
         bad = [i for i in self._config.get("bad", ()) if lo <= i <= hi]
         if bad:
             self._up_to(ctx, min_id, min(bad))
-        share = self._away()
-        if share and random.Random("%s %d" % (self._config.get("seed"), lo)).random() < share:
+        if self._chosen(lo, self._away()):
             self._begin(ctx)
             ctx.wait(self._config.get("pause", 0.0))
             raise DatabaseDown("connection refused")
-        return super().process(ctx, min_id, max_id, options)
+        count = super().process(ctx, min_id, max_id, options)
+        if self._chosen(lo, self._config.get("slow", 0.0)) and ctx.wait(2.0):
+            ctx.raise_if_cancelled()
+        return count
+
+    def _chosen(self, lo: int, share: float) -> bool:
+        return random.Random("%s %d" % (self._config.get("seed"), lo)).random() < share
 
     def _begin(self, ctx: Any) -> None:
         assert self._journal is not None
@@ -88,7 +92,7 @@ def pauses_are_not_heard() -> None:
 
 def steps_know_no_bound() -> None:
     """Let a command's step touch as many partitions as a script can name at all."""
-    hash_commands.MAX_BATCH = 7000  # type: ignore[misc]
+    hash_commands.MAX_BATCH = 3500  # type: ignore[misc]
 
 
 def scrapes_ask_the_store() -> None:
@@ -99,17 +103,16 @@ def scrapes_ask_the_store() -> None:
 
 
 def leaders_go_on_showing() -> None:
-    """Show what the leader saw last, also when it leads no more."""
-    seen: Dict[int, Recovery] = {}
-    original = View._leading
+    """Show what the leader saw last, whether this worker still leads or not."""
+    seen: List[Any] = [None]
+    original = View.cached_stats
 
-    def leading(self: View) -> Optional[Recovery]:
-        found = original(self)
-        if found is not None:
-            seen[id(self)] = found
-        return found or seen.get(id(self))
+    def last_seen(self: View) -> Any:
+        seen[0] = original(self) or seen[0]
+        return seen[0]
 
-    View._leading = leading  # type: ignore[method-assign]
+    View.cached_stats = last_seen  # type: ignore[method-assign]
+    View.is_leader = property(lambda self: True)  # type: ignore[method-assign, assignment]
 
 
 BREAKS: Dict[str, Callable[[], None]] = {
