@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import os
 import re
 import threading
 from typing import Any, Callable, Counter, Dict, List, Tuple
@@ -62,7 +63,7 @@ class Dashboards:
 @pytest.mark.long
 @pytest.mark.timeout(120)
 def test_fifty_dashboards_cost_a_bounded_number_of_commands_and_little_throughput(new_fleet: MakeFleet) -> None:
-    with EmbeddedServer(own=True, prefer="path") as server:
+    with EmbeddedServer(own=True, prefer=os.environ.get("ELK_TEST_SERVER") or None) as server:
         fleet = new_fleet(200_000, url=server.url)
         options = dict(WITH_HTTP, max_pending_partitions=20_000)
         fleet.start("leads", {"pause": 0.02}, program=CONTENT, options=options)
