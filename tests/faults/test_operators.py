@@ -106,7 +106,7 @@ def command_storm(
     """Have a fleet at work disturbed by *times* pairs of random commands; return who gave them, when all have ended."""
     work = {"steps": 2, "pause": 0.02, "seed": SEED, "slow": 0.08}
     for name in ("a", "b", "c"):
-        options = dict(WITH_HTTP, retry_backoff=[0.05, 0.2])
+        options = dict(WITH_HTTP, retry_backoff=[0.05, 0.2], worker_ttl=8.0, leader_lock_expiry=8.0)
         fleet.start(name, work, program=CONTENT, options=options, wait=False, **config)
     fleet.wait_completed(40)
     operator = Operator(fleet, door_of(fleet, "b"))
@@ -155,8 +155,9 @@ def assert_sound(fleet: Fleet) -> None:
 
 
 def assert_claims_kept(fleet: Fleet) -> None:
-    refused, lost = len(fleet.told("write_refused")), len(fleet.told("lease_lost"))
-    assert refused <= lost, "commands took claims from who held them: %d writes refused" % refused
+    """Check that no holder lost what it held: leases are too long here to run out by themselves."""
+    lost = fleet.told("write_refused") + fleet.told("lease_lost")
+    assert lost == [], "commands took claims from who held them: %d times" % len(lost)
 
 
 @pytest.mark.long
