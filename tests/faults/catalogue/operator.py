@@ -106,8 +106,8 @@ FAULTS: List[Fault] = [
     Fault(
         id="O7",
         fault="50 dashboards poll status, partitions and metrics of one worker",
-        expected="A question costs a fixed number of commands, a scrape none; beyond 8 at once they are told to come "
-        "again; scrapes are always answered, and work goes on",
+        expected="A question costs a fixed number of commands, a scrape none; too many at once are told to come "
+        "again, and work goes on",
         tests=(_FIFTY, _API + "test_while_the_store_hangs_dashboards_leave_room_for_probes"),
         control="A scrape asks the store instead of what the leader knows",
         controls=(_FIFTY,),
