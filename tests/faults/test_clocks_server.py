@@ -86,7 +86,8 @@ def step_back(new_fleet: MakeFleet, server: MovedServer, step: float, way: str) 
     tally = case.finish()
     lost = [told for told in fleet.told("lease_lost") if told["by"] != "leader"]
     assert lost == [], "healthy work was cancelled"
-    print("%s, back by %d h: dead worker's work elsewhere after %.2f s, another led after %.2f s; %s" % (
+    print("the server's clock (%s) back by %d h: a dead worker's work ran elsewhere after %.2f s, another led "
+          "after %.2f s; %s" % (
         way, step // HOUR, case.seconds, case.elected, tally))  # fmt: skip
 
 
@@ -135,7 +136,7 @@ def test_a_server_clock_set_forward_by_an_hour_costs_fenced_duplicates_only(
     # Each takes longer than until the next look for leases that ran out.
     case = Stepped(new_fleet(360, url=server.url), server, look="never", pause=0.6)
     tally = step_forward(case)
-    print("%s, forward by 1 h: work went on after %.2f s; %s" % (way, case.seconds, tally))
+    print("the server's clock (%s) forward by 1 h: work went on after %.2f s; %s" % (way, case.seconds, tally))
     assert tally["rerun"] > 0
     server = new_server_clock(way)
     control = Stepped(new_fleet(360, "unfenced", url=server.url), server, look="never", fenced=False, pause=0.6)
