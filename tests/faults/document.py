@@ -5,7 +5,7 @@
     python -m tests.faults.document                             draw the table again
     python -m tests.faults.document --numbers build/faults.json take over what a run printed, then draw it (make faults)
 
-The numbers are the lines that tests print; a run of some of the tests replaces theirs and leaves the others as they were.
+The numbers are the lines that tests print; a run of some tests replaces theirs and leaves the others as they were.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ NUMBERS = DOCS / "fault-numbers.json"
 LINES = 3
 #: Characters of a line.
 LENGTH = 330
+#: The end of most lines, as ``fleet.Tally`` prints it.
+_TALLY = re.compile(
+    r"IDs run twice: (\d+) without the fence, 0 behind it; refused: (\d+) writes, (\d+) reports; "
+    r"leases: (\d+) ran out, (\d+) told as lost"
+)
 
 _HEAD = """\
 ..
@@ -35,9 +40,10 @@ _HEAD = """\
 The fault table
 ===============
 
-%(rows)d faults. What is promised, what is not, and how to read this: `guarantees.rst <guarantees.rst>`_. *Measured* is what the
-tests of the row printed: %(where)s. *Control* is the guard that was switched off to see
-that the same tests then fail. Seconds depend on the machine and on the lease, 3 s for most of them; the zeros do not.
+%(rows)d faults. What is promised, what is not, and how to read this: `guarantees.rst <guarantees.rst>`_. *Measured* is
+what the tests of the row printed: %(where)s.
+*Control* is the guard that was switched off to see that the same tests then fail. Seconds depend on the machine and on
+the lease, 3 s for most of them; the zeros do not.
 """
 
 
@@ -66,27 +72,36 @@ def _is_number(line: str) -> bool:
 
 
 def shortened(line: str) -> str:
-    """Return a printed line without paths and ports, cut where it is too long for a table."""
+    """Return a printed line without paths, ports and rows of zeros, cut where it is too long for a table."""
+    line = _TALLY.sub(_tally, line)
     line = re.sub(r"(?<![\w.])/(?:[\w.@+-]+/)+[\w.@+-]*", "(path)", line.strip())
     line = re.sub(r"\b127\.0\.0\.1:\d+", "127.0.0.1", line)
     return line if len(line) <= LENGTH else line[: LENGTH - 3].rstrip() + "..."
 
 
+def _tally(found: "re.Match[str]") -> str:
+    counts = [int(count) for count in found.groups()]
+    if not any(counts):
+        return "nothing twice, refused or lost"
+    repeated, writes, reports, ran_out, lost = counts
+    return "twice: %s without the fence, 0 behind it; refused: %s, %s; leases: %d ran out, %d told as lost" % (
+        _many(repeated, "ID"), _many(writes, "write"), _many(reports, "report"), ran_out, lost)  # fmt: skip
+
+
+def _many(count: int, what: str) -> str:
+    return "%d %s%s" % (count, what, "" if count == 1 else "s")
+
+
 def measured(fault: Fault, numbers: Dict[str, Any]) -> List[str]:
     """Return the lines that a row shows: all, or some of each test."""
-    found = [list(numbers["tests"].get(test, {}).get("lines", ())) for test in dict.fromkeys(fault.tests)]
+    found = [numbers["tests"].get(test, {}).get("lines", []) for test in dict.fromkeys(fault.tests)]
     if fault.about:
         found = [[line for line in lines if line.startswith(fault.about)] for lines in found]
-    found = [lines for lines in found if lines]
-    chosen: List[str] = []
     # The first line of each test, then its last one, then what is between.
-    for lines in found:
-        lines[1:] = lines[:0:-1]
-    while len(chosen) < LINES and any(found):
-        for lines in found:
-            if lines and len(chosen) < LINES:
-                chosen.append(lines.pop(0))
-    return chosen
+    ranks = [[0, *range(len(lines) - 1, 0, -1)] for lines in found if lines]
+    found = [lines for lines in found if lines]
+    turns = [(which, rank[turn]) for turn in range(LINES) for which, rank in enumerate(ranks) if turn < len(rank)]
+    return [found[which][at] for which, at in sorted(turns[:LINES])]
 
 
 def render(groups: Iterable[Any], numbers: Dict[str, Any]) -> str:
@@ -125,7 +140,7 @@ def _where(numbers: Dict[str, Any]) -> str:
 def _without(fault: Fault) -> str:
     files = sorted({test.partition("::")[0] for test in fault.tests})
     here = [path for path in files if path.startswith("tests/faults/")]
-    return "*%s* %s" % ("Not measured yet." if here else "No number. Yes or no:", ", ".join("``%s``" % f for f in files))
+    return "*%s* %s" % ("Not measured yet." if here else "No number; held by", ", ".join("``%s``" % f for f in files))
 
 
 def _row(cells: Sequence[Any]) -> str:

@@ -1,4 +1,4 @@
-"""``docs/fault-table.rst`` is drawn from the catalogue and the committed numbers; ``docs/guarantees.rst`` names what is there."""
+"""``docs/fault-table.rst`` is drawn from catalogue and numbers; what ``docs/guarantees.rst`` names is there."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Dict
 from tests.faults import document
 from tests.faults.catalogue import GROUPS, faults
 from tests.faults.catalogue.row import Fault
+from tests.faults.fleet import Tally
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GUARANTEES = ROOT / "docs" / "guarantees.rst"
@@ -24,8 +25,8 @@ def group(*rows: Fault) -> Any:
 
 
 def fault(number: int = 1, **facts: Any) -> Fault:
-    return Fault(**{"id": "P%d" % number, "fault": "it dies", "expected": "it lives.", "tests": (TEST,), "control": "no *",
-                    **facts})  # fmt: skip
+    row = {"id": "P%d" % number, "fault": "it dies", "expected": "it lives.", "tests": (TEST,), "control": "no *"}
+    return Fault(**{**row, **facts})
 
 
 def numbers(*lines: str) -> Dict[str, Any]:
@@ -61,7 +62,7 @@ def test_the_committed_numbers_are_numbers_and_nothing_of_the_machine() -> None:
 def test_a_row_without_a_number_says_so() -> None:
     text = document.render([group(fault(), fault(2, tests=("tests/unit/test_x.py::test_y",)))], numbers())
     assert "*Not measured yet.* ``tests/faults/test_process.py``" in text
-    assert "*No number. Yes or no:* ``tests/unit/test_x.py``" in text
+    assert "*No number; held by* ``tests/unit/test_x.py``" in text
 
 
 def test_rows_of_several_hands_look_alike_and_what_is_marked_up_is_escaped() -> None:
@@ -72,7 +73,7 @@ def test_rows_of_several_hands_look_alike_and_what_is_marked_up_is_escaped() -> 
 
 def test_of_many_lines_the_first_and_the_last_are_shown_and_a_row_may_choose() -> None:
     many = numbers("a 1", "a 2", "b 3", "a 4", "a 5")
-    assert document.measured(fault(), many) == ["a 1", "a 5", "a 4"]
+    assert document.measured(fault(), many) == ["a 1", "a 4", "a 5"]
     assert document.measured(fault(about=("b",)), many) == ["b 3"]
 
 
@@ -86,7 +87,8 @@ def test_a_run_replaces_the_numbers_of_its_tests_and_failures_leave_none() -> No
     new = document.record(run_of("passed", "new", "control: gone", test=TEST + "[case]"), old)
     assert new["tests"][TEST] == {"date": "2026-02-02", "load": 2.0, "lines": ["new"]} and new["python"] == "3.9"
     assert document.record(run_of("failed", "new"), old)["tests"] == {}
-    assert document.record(run_of("passed", "x", test="tests/faults/test_x.py::test_of_no_row"), old)["tests"] == old["tests"]
+    of_no_row = run_of("passed", "x", test="tests/faults/test_x.py::test_of_no_row")
+    assert document.record(of_no_row, old)["tests"] == old["tests"]
 
 
 def test_lines_lose_paths_and_ports_and_length() -> None:
@@ -94,6 +96,17 @@ def test_lines_lose_paths_and_ports_and_length() -> None:
         "at (path) on 127.0.0.1, 1/2 done, Redis/7"
     )
     assert len(document.shortened("x" * 1000)) == document.LENGTH
+
+
+def test_a_tally_of_zeros_is_said_in_words() -> None:
+    counts = {"partitions": 4, "attempts": 5, "repeated": 10}
+    counts.update(fence_refusals=1, refused=2, deliveries=1, lost=0)
+    assert document.shortened(str(Tally(counts))) == (
+        "4 partitions in 5 attempts; twice: 10 IDs without the fence, 0 behind it; refused: 1 write, 2 reports; "
+        "leases: 1 ran out, 0 told as lost"
+    )
+    nothing = Tally({**dict.fromkeys(counts, 0), "partitions": 4, "attempts": 4})
+    assert document.shortened(str(nothing)) == "4 partitions in 4 attempts; nothing twice, refused or lost"
 
 
 def test_what_the_guarantees_name_exists() -> None:
@@ -105,7 +118,7 @@ def test_what_the_guarantees_name_exists() -> None:
         assert test in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, test
     rows = {row.id for row in faults()}
     assert set(re.findall(r"\b[PSCLWO][0-9]+\b", text)) <= rows
-    for link in re.findall(r"<([\w./-]+)>`_", text):
+    for link in re.findall(r"<([\w./-]+)>`__?", text):
         assert (GUARANTEES.parent / link).exists(), link
 
 
