@@ -60,7 +60,7 @@ def test_whatever_a_processor_raises_or_returns_costs_no_slot_and_no_neighbour(n
                           broken=["slots"])  # fmt: skip
     uncounted = new_fleet(10, "uncounted")
     make(uncounted, 1, 1)
-    uncounted.start("odd", {"deeds": deeds("return", ["negative"])}, planner=False, program=ODD, broken=["count"])
+    uncounted.start("odd", {"deeds": deeds("return", ["just too large"])}, planner=False, program=ODD, broken=["count"])
 
     wait_until(
         lambda: (fleet.completed(), fleet.partitions.get_partition_stats().failed) == (met - wrong, wrong), 30.0,
