@@ -29,7 +29,7 @@ LINES = 3
 LENGTH = 330
 #: The end of most lines, as ``fleet.Tally`` prints it.
 _TALLY = re.compile(
-    r"IDs run twice: (\d+) without the fence, 0 behind it; refused: (\d+) writes, (\d+) reports; "
+    r"IDs written twice: (\d+) beside the fence, 0 behind it; refused: (\d+) writes, (\d+) reports; "
     r"leases: (\d+) ran out, (\d+) told as lost"
 )
 
@@ -68,12 +68,12 @@ def record(report: Dict[str, Any], numbers: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _is_number(line: str) -> bool:
-    return not line.startswith("control:")
+    return not line.startswith(("control:", "PartitionStats("))
 
 
 def shortened(line: str) -> str:
     """Return a printed line without paths, ports and rows of zeros, cut where it is too long for a table."""
-    line = _TALLY.sub(_tally, line)
+    line = re.sub(r"\b1 (partition|attempt|claim|worker)s\b", r"1 \1", _TALLY.sub(_tally, line))
     line = re.sub(r"(?<![\w.])/(?:[\w.@+-]+/)+[\w.@+-]*", "(path)", line.strip())
     line = re.sub(r"\b127\.0\.0\.1:\d+", "127.0.0.1", line)
     return line if len(line) <= LENGTH else line[: LENGTH - 3].rstrip() + "..."
@@ -82,9 +82,9 @@ def shortened(line: str) -> str:
 def _tally(found: "re.Match[str]") -> str:
     counts = [int(count) for count in found.groups()]
     if not any(counts):
-        return "nothing twice, refused or lost"
+        return "nothing written twice, refused or lost"
     repeated, writes, reports, ran_out, lost = counts
-    return "twice: %s without the fence, 0 behind it; refused: %s, %s; leases: %d ran out, %d told as lost" % (
+    return "written twice: %s beside the fence, 0 behind it; refused: %s, %s; leases: %d ran out, %d told as lost" % (
         _many(repeated, "ID"), _many(writes, "write"), _many(reports, "report"), ran_out, lost)  # fmt: skip
 
 

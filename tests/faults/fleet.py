@@ -326,8 +326,8 @@ class Tally(Dict[str, Any]):
 
     def __str__(self) -> str:
         return (
-            "{partitions} partitions in {attempts} attempts; IDs run twice: {repeated} without the fence, 0 behind it; "
-            "refused: {fence_refusals} writes, {refused} reports; leases: {deliveries} ran out, {lost} told as lost"
+            "{partitions} partitions in {attempts} attempts; IDs written twice: {repeated} beside the fence, 0 behind "
+            "it; refused: {fence_refusals} writes, {refused} reports; leases: {deliveries} ran out, {lost} told as lost"
         ).format(**self)
 
 

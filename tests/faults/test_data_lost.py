@@ -202,7 +202,7 @@ def test_two_primaries_at_once_both_run_nothing_is_applied_twice_and_after_it_al
     both = [r for r in {(a.lo, a.hi) for a in fleet.journal.attempts()} if len({
         a.worker for a in fleet.journal.attempts() if (a.lo, a.hi) == r}) > 1]  # fmt: skip
     assert both, "no range was worked on by both sides"
-    print("%d of 60 ranges run on both sides: %d IDs run twice without a guard; behind the fence 0, %d stale "
+    print("%d of 60 ranges run on both sides: %d IDs written twice beside the fence, 0 behind it; %d stale "
           "writes refused" % (
         len(both), fleet.journal.repeated_ids(), len(fleet.journal.refusals())))  # fmt: skip
 

@@ -122,7 +122,7 @@ def test_partitions_that_crash_the_interpreter_rest_as_failed_and_the_rest_compl
     for poison in (fleet.partitions.get_partition(6), fleet.partitions.get_partition(8)):
         assert poison.deliveries == 3 and "lost 3 times" in (poison.error or ""), poison
     codes = sorted(worker.process.returncode for worker in died)
-    print("a partition that segfaults and one that calls os._exit, 3 times each: %d workers died %s; "
+    print("a partition that segfaults and one that calls os._exit, 3 times each: %d workers died with codes %s; "
           "%s" % (len(died), codes, tally))  # fmt: skip
     with must_fail("more than 6 workers died"):
         wait_until(

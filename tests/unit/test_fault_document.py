@@ -102,11 +102,11 @@ def test_a_tally_of_zeros_is_said_in_words() -> None:
     counts = {"partitions": 4, "attempts": 5, "repeated": 10}
     counts.update(fence_refusals=1, refused=2, deliveries=1, lost=0)
     assert document.shortened(str(Tally(counts))) == (
-        "4 partitions in 5 attempts; twice: 10 IDs without the fence, 0 behind it; refused: 1 write, 2 reports; "
+        "4 partitions in 5 attempts; written twice: 10 IDs beside the fence, 0 behind it; refused: 1 write, 2 reports; "
         "leases: 1 ran out, 0 told as lost"
     )
     nothing = Tally({**dict.fromkeys(counts, 0), "partitions": 4, "attempts": 4})
-    assert document.shortened(str(nothing)) == "4 partitions in 4 attempts; nothing twice, refused or lost"
+    assert document.shortened(str(nothing)) == "4 partitions in 4 attempts; nothing written twice, refused or lost"
 
 
 def test_what_the_guarantees_name_exists() -> None:
