@@ -87,8 +87,7 @@ def step_back(new_fleet: MakeFleet, server: MovedServer, step: float, way: str) 
     lost = [told for told in fleet.told("lease_lost") if told["by"] != "leader"]
     assert lost == [], "healthy work was cancelled"
     print("the server's clock (%s) back by %d h: a dead worker's work ran elsewhere after %.2f s, another led "
-          "after %.2f s; %s" % (
-        way, step // HOUR, case.seconds, case.elected, tally))  # fmt: skip
+          "after %.2f s; %s" % (way, step // HOUR, case.seconds, case.elected, tally))  # fmt: skip
 
 
 @pytest.mark.long

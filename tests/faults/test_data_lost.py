@@ -203,8 +203,7 @@ def test_two_primaries_at_once_both_run_nothing_is_applied_twice_and_after_it_al
         a.worker for a in fleet.journal.attempts() if (a.lo, a.hi) == r}) > 1]  # fmt: skip
     assert both, "no range was worked on by both sides"
     print("%d of 60 ranges run on both sides: %d IDs written twice beside the fence, 0 behind it; %d stale "
-          "writes refused" % (
-        len(both), fleet.journal.repeated_ids(), len(fleet.journal.refusals())))  # fmt: skip
+          "writes refused" % (len(both), fleet.journal.repeated_ids(), len(fleet.journal.refusals())))  # fmt: skip
 
 
 def leads(server: EmbeddedServer) -> bool:

@@ -179,9 +179,8 @@ def test_two_leases_without_service_have_everybody_stop_in_time_and_then_go_on(
     fleet.end()
     tally = fleet.check()
     assert tally["lost"] == 6 and not fleet.told("role_died") and not fleet.told("store_lost_data")
-    print("all work stopped at the latest %.2f s into the outage (lease %g s); next attempt %.2f s after its "
-          "end; %s" % (
-        latest, LEASE, seconds, tally))  # fmt: skip
+    print("%s: all work stopped at the latest %.2f s into the outage (lease %g s); next attempt %.2f s after its end; "
+          "%s" % (name, latest, LEASE, seconds, tally))  # fmt: skip
 
 
 @pytest.mark.long

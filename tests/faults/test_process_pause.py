@@ -87,8 +87,7 @@ def test_a_leader_frozen_for_ten_leases_is_refused_all_its_writes_and_works_agai
     after = worker.of("partition_completed", since=thawed)
     assert len(after) == 5
     print("a leader frozen for 10 leases: another led after %.1f s; its checkpoint, write and report were "
-          "refused; %s" % (
-        led, tally))  # fmt: skip
+          "refused; %s" % (led, tally))  # fmt: skip
 
 
 @pytest.mark.long

@@ -168,8 +168,7 @@ def test_ten_hung_processors_cost_their_slots_then_claims_stop_and_health_says_s
     fleet.end()
     tally = fleet.check()
     print("hung processors were named after %.1f s; %d hung at once, %d attempts had begun when claims "
-          "stopped; health: '%s'; %s" % (
-        seconds, health["hung"], began, health["problems"][0], tally))  # fmt: skip
+          "stopped; health: '%s'; %s" % (seconds, health["hung"], began, health["problems"][0], tally))  # fmt: skip
 
 
 @pytest.mark.long
