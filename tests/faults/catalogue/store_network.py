@@ -140,7 +140,7 @@ NETWORK: List[Fault] = [
             STORE + "test_connections_killed_and_scripts_forgotten_all_the_time_hold_up_nothing",
             SERVER + "test_connections_killed_ten_times_a_second_cost_no_more_than_the_calls_they_meet",
         ),
-        about=("CLIENT-KILL", "connections killed"),
+        about=("CLIENT-KILL", "connections killed (guarded)"),
         control="Our own retries: calls are given up",
         controls=(SERVER + "test_connections_killed_ten_times_a_second_cost_no_more_than_the_calls_they_meet",),
     ),
