@@ -66,7 +66,7 @@ class Stepped:
 
         def elsewhere() -> bool:
             tokens = {a.partition_id: a.token for a in self.fleet.journal.attempts()}
-            return all(tokens[p] > token for p, token in held.items())
+            return all(tokens.get(p, 0) > token for p, token in held.items())
 
         what = "what a dead worker held to run elsewhere\n"
         self.elected = self.fleet.wait_told("became_leader", 2 * LEASE + 5.0, since=at)["t"] - at
