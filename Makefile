@@ -33,9 +33,10 @@ fault: $(VENV)/.test  ## the tests of rows of the fault table in docs/guarantees
 	$(BIN)/python -m tests.faults.catalogue $(F) >$(VENV)/faults.txt
 	$(BIN)/python -m pytest -m "" -rP $$(cat $(VENV)/faults.txt) $(ARGS)
 
-faults: $(VENV)/.test  ## the whole fault table; writes its numbers to build/faults.json
+faults: $(VENV)/.test  ## the whole fault table; writes its numbers to build/faults.json and draws docs/fault-table.rst
 	mkdir -p build
-	$(BIN)/python -m pytest -m "" tests/faults --fault-report build/faults.json $(ARGS)
+	$(BIN)/python -m pytest -m "" tests/faults --fault-report build/faults.json $(ARGS); passed=$$?; \
+	$(BIN)/python -m tests.faults.document --numbers build/faults.json && exit $$passed
 
 mutants: $(VENV)/.test  ## switch each guard off in turn: some test must miss it; build/mutants.json; ARGS="-k report"
 	$(BIN)/python -m tests.mutants.runner $(ARGS)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import faulthandler
 import itertools
 import json
 import os
+import platform
 import re
 import signal
 import threading
@@ -112,7 +114,16 @@ class _Report:
 
     def pytest_sessionfinish(self) -> None:
         with open(self._path, "w", encoding="utf-8") as file:
-            json.dump({"servers": sorted(set(_labels)), "tests": self._tests}, file, indent=1, sort_keys=True)
+            json.dump({**_machine(), "servers": sorted(set(_labels)), "tests": self._tests}, file, indent=1,
+                      sort_keys=True)  # fmt: skip
+
+
+def _machine() -> Dict[str, Any]:
+    """Return what numbers depend on, and nothing that says whose machine it is."""
+    return {
+        "date": datetime.date.today().isoformat(), "python": platform.python_version(), "cores": os.cpu_count(),
+        "machine": "%s %s" % (platform.system(), platform.machine()), "load": round(os.getloadavg()[1], 1),
+    }  # fmt: skip
 
 
 # -- nothing left behind ---------------------------------------------------------------------------------------------

@@ -367,7 +367,7 @@ def summary(cases: Sequence[Case], seed: int) -> str:
     """Return one line of numbers."""
     seconds = sorted(case.seconds for case in cases if case.seconds is not None)
     worst = max(cases, key=lambda case: case.seconds or 0.0)
-    return "%d points (seed %d): taken over after %.2f s at the median, %.2f s at most (%s); %d of %d ids repeated" % (
-        len(cases), seed, seconds[len(seconds) // 2], seconds[-1], worst.label, sum(case.repeated for case in cases),
-        sum(case.last for case in cases),
+    return "%d deaths (seed %d): taken over after %.2f s at the median, %.2f s at most (%s); of %d IDs %d %s" % (
+        len(cases), seed, seconds[len(seconds) // 2], seconds[-1], worst.label, sum(case.last for case in cases),
+        sum(case.repeated for case in cases), "written twice beside the fence, 0 behind it",
     )  # fmt: skip

@@ -325,7 +325,10 @@ class Tally(Dict[str, Any]):
     """What a case counted; prints as one line."""
 
     def __str__(self) -> str:
-        return ", ".join("%s %s" % (value, key.replace("_", " ")) for key, value in self.items())
+        return (
+            "{partitions} partitions in {attempts} attempts; IDs written twice: {repeated} beside the fence, 0 behind "
+            "it; refused: {fence_refusals} writes, {refused} reports; leases: {deliveries} ran out, {lost} told as lost"
+        ).format(**self)
 
 
 def meanwhile(done: Callable[[], bool], every: float, action: Callable[[], Any], timeout: float = 40.0) -> int:

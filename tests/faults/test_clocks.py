@@ -75,7 +75,8 @@ class WrongWalls:
 def test_wall_clocks_an_hour_off_and_steps_of_an_hour_cost_no_lease(new_fleet: MakeFleet) -> None:
     walls = WrongWalls(new_fleet(1500), "injected")
     walls.step(HOUR, -HOUR, -HOUR, HOUR)
-    print("3 hosts at -1 h, +1 h and with 4 steps: 0 false takeovers; %s" % walls.finish())
+    print("one host an hour behind, one an hour ahead, one stepped 4 times by an hour: 0 takeovers; "
+          "%s" % walls.finish())  # fmt: skip
     control = WrongWalls(new_fleet(1500, "by-wall"), "injected", by_wall=True)
     control.step(HOUR)
     with must_fail("healthy work was cancelled"):
@@ -88,7 +89,8 @@ def test_the_same_with_the_clocks_of_the_system_faked(new_fleet: MakeFleet) -> N
     way = "libfaketime" if LIBRARY else "injected"
     walls = WrongWalls(new_fleet(1500), way)
     walls.step(HOUR, -HOUR, -HOUR, HOUR)
-    print("%s: 3 hosts at -1 h, +1 h and with 4 steps: 0 false takeovers; %s" % (way, walls.finish()))
+    print("%s: one host an hour behind, one ahead, one stepped 4 times by an hour: 0 takeovers; "
+          "%s" % (way, walls.finish()))  # fmt: skip
 
 
 class CutOff:
@@ -133,8 +135,8 @@ def test_hosts_whose_clocks_run_a_tenth_slow_or_fast_give_up_before_anybody_take
     for case in cases:
         case.cut()
     *good, control = cases
-    print("seconds from giving up to the next holder: %s" % ", ".join(
-        "%.2f at rate %g" % (case.margin(), case.rate) for case in good))  # fmt: skip
+    print("a host that was cut off gave up before the next holder began: %s" % ", ".join(
+        "by %.2f s at %g times the rate of time" % (case.margin(), case.rate) for case in good))  # fmt: skip
     # Half as fast is beyond the tenth of a lease that nobody believes in.
     with must_fail("still believed in it"):
         control.margin()
@@ -189,4 +191,4 @@ def test_a_host_that_wakes_from_suspension_sees_at_once_that_its_lease_is_over(n
     resumed.fleet.end()
     tally = resumed.fleet.check()
     assert tally["fence_refusals"] == 1, "what it wrote all the same"
-    print("suspended for %.1f s: cancelled at the first look; %s" % (1.5 * LEASE, tally))
+    print("a host suspended for %.1f s: its work was cancelled at the first look; %s" % (1.5 * LEASE, tally))

@@ -66,7 +66,7 @@ class Stepped:
 
         def elsewhere() -> bool:
             tokens = {a.partition_id: a.token for a in self.fleet.journal.attempts()}
-            return all(tokens[p] > token for p, token in held.items())
+            return all(tokens.get(p, 0) > token for p, token in held.items())
 
         what = "what a dead worker held to run elsewhere\n"
         self.elected = self.fleet.wait_told("became_leader", 2 * LEASE + 5.0, since=at)["t"] - at
@@ -86,8 +86,8 @@ def step_back(new_fleet: MakeFleet, server: MovedServer, step: float, way: str) 
     tally = case.finish()
     lost = [told for told in fleet.told("lease_lost") if told["by"] != "leader"]
     assert lost == [], "healthy work was cancelled"
-    print("%s, back by %d h: dead worker's work elsewhere after %.2f s, another led after %.2f s; %s" % (
-        way, step // HOUR, case.seconds, case.elected, tally))  # fmt: skip
+    print("the server's clock (%s) back by %d h: a dead worker's work ran elsewhere after %.2f s, another led "
+          "after %.2f s; %s" % (way, step // HOUR, case.seconds, case.elected, tally))  # fmt: skip
 
 
 @pytest.mark.long
@@ -135,7 +135,7 @@ def test_a_server_clock_set_forward_by_an_hour_costs_fenced_duplicates_only(
     # Each takes longer than until the next look for leases that ran out.
     case = Stepped(new_fleet(360, url=server.url), server, look="never", pause=0.6)
     tally = step_forward(case)
-    print("%s, forward by 1 h: work went on after %.2f s; %s" % (way, case.seconds, tally))
+    print("the server's clock (%s) forward by 1 h: work went on after %.2f s; %s" % (way, case.seconds, tally))
     assert tally["rerun"] > 0
     server = new_server_clock(way)
     control = Stepped(new_fleet(360, "unfenced", url=server.url), server, look="never", fenced=False, pause=0.6)

@@ -85,8 +85,8 @@ def test_the_plan_of_a_leader_that_was_frozen_past_its_lease_is_refused(new_flee
     two.new.say("data")
     two.fleet.wait_done()
     two.fleet.end()
-    terms = [(told["by"], told["term"]) for told in two.fleet.told("became_leader")]
-    print("terms %s; %s" % (terms, two.fleet.check()))
+    terms = len({told["term"] for told in two.fleet.told("became_leader")})
+    print("%d terms of leaders; 1 plan of the old one offered, 0 accepted; %s" % (terms, two.fleet.check()))
 
 
 def test_a_leader_whose_planner_hangs_steps_down_and_does_not_stand_until_it_returned(new_fleet: MakeFleet) -> None:
@@ -113,7 +113,8 @@ def test_a_leader_whose_planner_hangs_steps_down_and_does_not_stand_until_it_ret
     assert late["error"] in ("LeaseLost", "VersionConflict") and late["term"] < again["term"]
     fleet.end()
     tally = fleet.check()
-    print("stepped down after %.2f s, another led %.3f s later; %s" % (down["t"] - began, elected - down["t"], tally))
+    print("the leader stepped down %.2f s after its planner began to hang, another led %.3f s later; "
+          "%s" % (down["t"] - began, elected - down["t"], tally))  # fmt: skip
 
 
 def test_holes_of_a_million_millions_are_crossed_in_seconds_without_empty_partitions(new_fleet: MakeFleet) -> None:
@@ -131,7 +132,8 @@ def test_holes_of_a_million_millions_are_crossed_in_seconds_without_empty_partit
         found = [(p.min_id, p.max_id) for p in fleet.partitions.get_all_partitions()]
         assert len(found) == 150 and all(any(a <= low <= b for a, b in blocks) for low, _ in found)
         questions = sum(told["questions"] for told in fleet.told("planned"))
-        print("%s: %.2f s from the first start, %d questions; %s" % (name, seconds, questions, tally))
+        print("planner %s: %.2f s from the first start to the end, %d questions; "
+              "%s" % (name, seconds, questions, tally))  # fmt: skip
         assert seconds < 10.0
 
 
@@ -172,9 +174,9 @@ class Feed:
         assert self.longest < 0.6, "the fleet stood still for %.2f s" % self.longest
 
     def __str__(self) -> str:
-        return "%.0f partitions/s; pending 0 in %.0f %% of %d looks, nothing held either in %.0f %%; %s %.3f s" % (
+        return "%.0f partitions/s; nothing was pending in %.0f %% of %d looks, nor held in %.0f %%; %s %.3f s" % (
             self.rate, 100.0 * self.empty / self.looks, self.looks, 100.0 * self.idle / self.looks,
-            "longest without a completion", self.longest,
+            "longest time without a completion", self.longest,
         )  # fmt: skip
 
 
@@ -215,7 +217,7 @@ def test_idle_workers_cost_one_command_a_second_and_the_leader_three(
     let_pass(12.0)
     seconds = now() - began
     rates = {name: (sum(p.commands.values()) - before[name]) / seconds for name, p in proxies.items()}
-    print("commands/s: leader %.2f, workers %s" % (
+    print("idle, commands a second: the leader %.2f, the others %s" % (
         rates[leader], ", ".join("%.2f" % rate for name, rate in rates.items() if name != leader)))  # fmt: skip
     others = set().union(*(proxy.commands for proxy in proxies.values())) - set(SCRIPTS)
     assert others <= SETTING_UP, others

@@ -78,7 +78,7 @@ def test_what_was_saved_to_its_end_is_completed_by_its_next_holder_without_an_at
     assert fleet.partitions.get_partition(1).fencing_token > fleet.journal.attempts()[0].token
     with must_fail("completed by another token than the newest"):
         control.check()
-    print(tally)
+    print("the completion came late, after its lease: its next holder completed it without an attempt; %s" % tally)
 
 
 class Hand:
@@ -187,7 +187,7 @@ def test_a_reply_lost_again_and_again_for_a_hundred_thousand_commands_counts_not
                     granted_and_counted_once(hand, last)
             else:
                 granted_and_counted_once(hand, last)
-                print("%s: %d replies lost of %d commands in %.0f s; %d partitions counted once"
+                print("%s: %d replies lost of %d commands in %.0f s; %d partitions, each counted once"
                       % (kind.value, lost, through, seconds, last))  # fmt: skip
                 assert lost >= commands / EVERY / 3
         finally:

@@ -66,7 +66,7 @@ def test_links_broken_for_less_than_a_lease_hold_work_up_and_lose_nothing(
     fleet.wait_done()
     tally = calm(fleet)
     assert (tally["lost"], tally["deliveries"], tally["refused"]) == (0, 0, 0)
-    print("back to work after %s; %s" % (", ".join("%s: %.2f s" % item for item in took.items()), tally))
+    print("back to work after each: %s; %s" % (", ".join("%s %.2f s" % item for item in took.items()), tally))
     with must_fail("hangs"):
         assert control.completed() > 100, "hangs: without a time limit on replies nothing was completed any more"
     assert control.workers[0].process.poll() is None
@@ -96,7 +96,7 @@ def test_connections_that_a_nat_forgot_while_idle_are_replaced_at_their_first_us
     assert forgotten >= 2
     assert (tally["lost"], tally["deliveries"], tally["refused"]) == (0, 0, 0)
     assert not fleet.told("stepped_down", reason="the lease could not be renewed in time")
-    print("%d connections forgotten; work began %.2f s, on the idle worker %.2f s after there was some; %s" % (
+    print("%d idle connections forgotten; new work began after %.2f s, on the idle worker after %.2f s; %s" % (
         leader.cut_off + proxy.cut_off, seconds, idle, tally))  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def test_a_subscription_that_is_half_open_is_made_anew_within_a_minute(redis_url
             if quick:
                 seconds = 20.0 * hears(store, 20.0)
                 assert 29.0 < seconds < 90.0
-                print("heard again %.0f s after the connection was forgotten" % seconds)
+                print("wake-ups were heard again %.0f s after the connection was forgotten" % seconds)
             else:
                 # The silence is not long enough to be noticed: nothing else would have told.
                 with must_fail("deaf"):
@@ -187,7 +187,7 @@ def test_grants_whose_reply_comes_after_their_lease_are_not_believed(
     tally = calm(fleet)
     given_back = [told for told in fleet.told("partition_released") if told["t"] > healed]
     assert given_back, "nothing was granted whose reply was lost"
-    print("replies lost for %.1f s; %d grants given back; back to work after %.2f s; %s" % (
+    print("replies lost for %.1f s: %d claims granted unheard were given back; back to work after %.2f s; %s" % (
         healed - at, len(given_back), seconds, tally))  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def test_replies_that_break_off_or_are_nonsense_count_nothing_twice(new_fleet: M
     tally = calm(fleet)
     assert (tally["attempts"], tally["deliveries"], tally["refused"], tally["lost"]) == (600, 0, 0, 0)
     assert not fleet.told("partition_retried") and min(spoilt.values()) >= 5
-    print("%s of %d scripts; %s" % (
+    print("replies spoilt: %s, of %d scripts; %s" % (
         ", ".join("%d %s" % (count, how) for how, count in spoilt.items()), scripts(proxy), tally))  # fmt: skip
     wait_until(lambda: granted_to_nobody(control) or control.done(), 30.0, control.story)
     with must_fail("granted to nobody"):

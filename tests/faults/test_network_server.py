@@ -61,7 +61,7 @@ def test_a_server_that_takes_no_more_connections_is_not_hammered(new_fleet: Make
         # Eight threads that talk to the store, and a subscription; never one more for every error.
         most = max(list(before.values()) + list(after.values())) / 2.0
         assert most <= 12
-        print("%.0f tries a second and process while refused; at most %.1f connections of a process; back to work "
+        print("while refused each process tried %.0f times a second; it had %.1f connections at most; back to work "
               "after %.2f s; %s" % (rates[name], most, seconds, tally))  # fmt: skip
     assert rates["guarded"] < 100.0
     with must_fail("hammered"):
@@ -90,7 +90,8 @@ def test_a_server_that_stands_still_is_an_outage_with_a_name(new_fleet: MakeFlee
         wait_until(lambda t=thawed: all(w.of("store_recovered", t) for w in fleet.workers), 20.0, fleet.story)
     fleet.wait_done()
     tally = calm(fleet)
-    print("told after %.2f s and %.2f s, back to work %.2f s and %.2f s after it went on; %s" % (*told, *took, tally))
+    print("server stopped for less and for more than a lease: told after %.2f and %.2f s, back to work %.2f "
+          "and %.2f s after it went on; %s" % (*told, *took, tally))  # fmt: skip
     with must_fail("hangs"):
         assert control.told("store_unavailable"), "hangs: no outage was told for 8 s"
 
@@ -117,7 +118,7 @@ def test_connections_killed_ten_times_a_second_cost_no_more_than_the_calls_they_
         outages_told = [told for told in fleet.told("store_unavailable") if told["role"] != "wakeup"]
         undurable = len(fleet.told("checkpoint", durable=False)) + len(outages_told)
         outages[name] = undurable / times
-        print("%s: %d times, %d calls given up; %s" % (name, times, undurable, tally))
+        print("connections killed (%s) %d times, %d calls given up; %s" % (name, times, undurable, tally))
     with must_fail("given up"):
         given_up = outages["no-retry"]
         assert given_up <= 2.0 * outages["guarded"] + 0.02, "given up: %.2f calls a kill" % given_up
@@ -174,7 +175,7 @@ def test_an_address_that_is_gone_for_a_while_is_waited_for(
         fleet.wait_done()
         tally = calm(fleet)
     assert tally["lost"] == 0
-    print("%s: %s; back to work %.2f s after it was there again; %s" % (
+    print("address gone (%s): told as '%s'; back to work %.2f s after it was there again; %s" % (
         kind, fleet.told("store_unavailable")[0]["error"][:120], seconds, tally))  # fmt: skip
 
 
@@ -210,7 +211,7 @@ def test_without_hints_from_the_store_work_is_found_by_polling(new_fleet: MakeFl
         assert {told["by"] for told in cases[name].told("partition_completed")} == {"a", "b"}
         tally = calm(cases[name])
         assert (tally["rerun"], tally["deliveries"], tally["lost"], tally["refused"]) == (0, 0, 0, 0)
-        print("hints %s: first completion after %.2f s; %s" % (name, seconds[name], tally))
+        print("wake-ups %s: first completion %.2f s after there was work; %s" % (name, seconds[name], tally))
     assert not cases["not allowed"].told("store_unavailable")
     for worker in cases["not allowed"].workers:
         assert worker.log.read_text().count("no wake-ups from the store, polling only") == 1

@@ -63,7 +63,7 @@ def test_a_slow_link_costs_nobody_a_lease(new_fleet: MakeFleet, new_proxy: MakeP
     assert completed >= 3
     fleet.end()
     assert not fleet.told("role_died")
-    print("seed %d: %d partitions in 3 s over 50 ms and 64 kB/s, no leader changed, no lease lost" % (SEED, completed))
+    print("seed %d: 50 ms and 64 kB/s: %d partitions in 3 s, 0 leader changes, 0 leases lost" % (SEED, completed))
 
 
 @pytest.mark.long
@@ -87,8 +87,8 @@ def test_half_a_second_costs_nobody_a_lease_that_has_room_for_it(new_fleet: Make
     for each in (fleet, control):
         each.end()
         assert not each.told("role_died")
-    print("seed %d: %d partitions in 15 s over 500 +- 100 ms, no leader changed, no lease lost; too narrow a lease "
-          "works again %.2f s later" % (SEED, completed, seconds))  # fmt: skip
+    print("seed %d: 500 +- 100 ms: %d partitions in 15 s, 0 leader changes, 0 leases lost; with too short a lease it "
+          "works again %.2f s after the link is well" % (SEED, completed, seconds))  # fmt: skip
 
 
 @pytest.mark.long
@@ -119,7 +119,7 @@ def test_a_link_slower_than_a_call_may_be_is_an_outage_that_ends(
     tally = calm(fleet)
     errors = {event["error"] for event in fleet.told("store_unavailable", at)}
     assert all("could not be reached" in error for error in errors), errors
-    print("%s: both tell of it within %.2f s, the leader steps down after %.2f s, work again %.2f s after; %s" % (
+    print("link %s: told within %.2f s, the leader steps down after %.2f s, back to work %.2f s after the link; %s" % (
         how, told, stepped, seconds, tally))  # fmt: skip
 
 

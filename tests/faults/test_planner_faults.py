@@ -46,7 +46,8 @@ def test_nonsense_of_a_planner_is_told_and_planned_around_once_it_behaves(new_fl
     control = Odd(new_fleet(400, "unchecked"), {"odd": sorted(WRONG)}, len(WRONG), broken=["answers"])
     for case in (asked, plans):
         case.wait()
-        print("%d errors told, 0 bad partitions; %s" % (case.wrong, case.check()))
+        print("%d nonsense answers of the planner, each told as an error, 0 bad partitions; "
+              "%s" % (case.wrong, case.check()))  # fmt: skip
     wait_until(lambda: control.fleet.told("became_leader"), 20.0, control.fleet.story)
     with must_fail("wrong answers were told"):
         control.check()

@@ -35,7 +35,7 @@ class HalfAPlan:
         found = self.fleet.partitions.get_all_partitions()
         starts = {p.min_id for p in found}
         assert len(starts) == len(found) and sum(sizes) == len(found), "planned twice"
-        return "%d planned by the first" % self.planned
+        return "it had planned %d" % self.planned
 
 
 @pytest.mark.long
@@ -45,7 +45,7 @@ def test_a_leader_killed_after_half_of_the_batches_of_a_plan_leaves_no_gap_and_n
     case = HalfAPlan(new_fleet(15000))
     case.fleet.wait_done()
     case.fleet.end()
-    print("%s of 1500; %s" % (case.check(), case.fleet.partitions.get_partition_stats()))
+    print("killed when %s of 1500 partitions; the next leader planned the rest: 0 gaps, 0 twice" % case.check())
     assert case.fleet.partitions.planned_intervals() == [(1, 15000)] and 0 < case.planned < 1500
     control = HalfAPlan(new_fleet(15000, "not-noted"), scripts=[NOT_NOTED])
     wait_until(lambda: control.fleet.workers[1].of("plan"), 2 * LEASE + 5.0, control.fleet.story)
@@ -77,7 +77,8 @@ def test_a_leader_killed_every_lease_ten_times_over_does_not_stop_planning(new_f
     assert fleet.partitions.planned_intervals() == [(1, last)]
     fleet.check_tokens()
     fleet.end()
-    print("%d leaders killed in %.1f min: %.0f partitions/min" % (rounds, minutes, rate))
+    print("%d leaders killed in %.1f min, each as soon as it led: %.0f partitions/min were done "
+          "meanwhile" % (rounds, minutes, rate))  # fmt: skip
     assert rate > 100
 
 
@@ -122,7 +123,7 @@ def test_a_leader_that_is_cut_off_steps_down_before_another_is_elected_and_follo
     assert {told["by"] for told in fleet.told("became_leader")} == {"old", "new"}, "without a planner nobody stands"
     assert len(fleet.told("became_leader")) == 2, "the one that is back follows"
     fleet.end()
-    print("nobody led for %.2f s, two never; %s" % (seconds, fleet.check()))
+    print("a leader that was cut off: nobody led for %.2f s, never two; %s" % (seconds, fleet.check()))
 
 
 class FarLeader:
@@ -163,5 +164,5 @@ def test_a_leader_behind_a_link_that_takes_a_twentieth_of_its_lease_leads_on_and
         each.fleet.wait_done()
         each.proxy.heal()
         each.fleet.end()
-    print("%.1f s for an answer, lease %g s: 0 leader changes; %.1f s: 1; %s" % (
+    print("%.1f s for an answer and a lease of %g s: 0 leader changes; %.1f s for an answer: 1; %s" % (
         0.05 * FarLeader.LEASE, FarLeader.LEASE, 0.5 * FarLeader.LEASE, fleet.check()))  # fmt: skip

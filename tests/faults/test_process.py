@@ -47,7 +47,7 @@ def test_a_killed_worker_is_replaced_within_its_lease_and_5_seconds(new_fleet: M
     fleet.end()
     tally = fleet.check()
     assert tally["deliveries"] == len(held)
-    print("killed with %d held: running elsewhere after %.2f s; %s" % (len(held), seconds, tally))
+    print("killed with %d partitions held: all ran elsewhere after %.2f s; %s" % (len(held), seconds, tally))
     assert seconds < LEASE + 5.0
 
 
@@ -101,7 +101,8 @@ def test_sigterm_lets_short_work_end_that_does_not_look_and_nothing_runs_again(n
     fleet.end()
     tally = fleet.check()
     assert (tally["rerun"], tally["repeated"], tally["deliveries"]) == (0, 0, 0)
-    print("%d running at SIGTERM, out after %.2f s; %s" % (begun, seconds, tally))
+    print("SIGTERM with %d partitions running: they were completed, the process was out after %.2f s; "
+          "%s" % (begun, seconds, tally))  # fmt: skip
 
 
 @pytest.mark.parametrize("look", ["raise", "return"])
@@ -123,7 +124,8 @@ def test_sigterm_has_long_work_checkpointed_given_back_and_not_completed(new_fle
     fleet.end()
     tally = fleet.check()
     assert (tally["rerun"], tally["repeated"], tally["deliveries"]) == (4, 0, 0)
-    print("4 given back at %s, out after %.2f s; %s" % ([p.checkpoint for p in given_back], seconds, tally))
+    print("SIGTERM with 4 partitions running: given back at checkpoints %s, the process was out after %.2f s; "
+          "%s" % ([p.checkpoint for p in given_back], seconds, tally))  # fmt: skip
 
 
 class Frozen:
@@ -193,7 +195,7 @@ def test_a_frozen_worker_loses_nothing_early_and_is_refused_everything_late(new_
     assert short.worker.wait_for("after_freeze")["cancelled"] is False
     tally = short.finish()
     assert (tally["attempts"], tally["deliveries"], tally["refused"], tally["lost"]) == (4, 0, 0, 0)
-    print("0.5 leases: %s" % tally)
+    print("frozen for 0.5 leases: %s" % tally)
 
     # One and a half, and it never looks: its write and its completion are refused, the heir's is accepted.
     late.thaw(taken=True)
@@ -201,7 +203,7 @@ def test_a_frozen_worker_loses_nothing_early_and_is_refused_everything_late(new_
     tally = late.finish()
     assert late.fleet.told("partition_completed", partition_id=1)[-1]["by"] == "heir"
     assert (tally["fence_refusals"], tally["refused"], tally["rerun"], tally["deliveries"]) == (1, 1, 1, 1)
-    print("1.5 leases, blind: %s" % tally)
+    print("frozen for 1.5 leases and never looking at ctx: %s" % tally)
 
     no_token.thaw(taken=True)
     with must_fail("completed by another token than the newest one"):
@@ -220,7 +222,8 @@ def test_a_frozen_worker_loses_nothing_early_and_is_refused_everything_late(new_
     tally = later.finish()
     assert_saw_it_first(later)
     assert tally["fence_refusals"] == 1 and tally["lost"] >= 1
-    print("3 leases: first look %s; %s" % (later.fleet.journal.looks()[0].reason, tally))
+    print("frozen for 3 leases: at its first look ctx was cancelled (%s); "
+          "%s" % (later.fleet.journal.looks()[0].reason, tally))  # fmt: skip
 
 
 def test_a_hung_processor_is_named_with_its_stack_and_its_slot_replaced(new_fleet: MakeFleet) -> None:
@@ -245,7 +248,7 @@ def test_a_hung_processor_is_named_with_its_stack_and_its_slot_replaced(new_flee
     fleet.end()
     tally = fleet.check()
     assert tally["rerun"] == 1
-    print("named %.1f s after it began to hang; %s" % (hung["t"] - began, tally))
+    print("a hung processor was named with its stack %.1f s after it began to hang; %s" % (hung["t"] - began, tally))
 
 
 def test_a_poison_partition_rests_as_failed_and_its_neighbours_complete(new_fleet: MakeFleet) -> None:
@@ -269,4 +272,4 @@ def test_a_poison_partition_rests_as_failed_and_its_neighbours_complete(new_flee
     poison = fleet.partitions.get_partition(6)
     assert poison.deliveries == 3 and "lost 3 times" in (poison.error or "")
     assert len(died) == 3, "it took more workers with it than deliveries are allowed"
-    print("%d workers died; %s" % (len(died), tally))
+    print("a partition that kills its worker: %d workers died, then it rested as failed; %s" % (len(died), tally))

@@ -48,7 +48,8 @@ def test_a_worker_that_loses_its_partition_and_claims_it_again_is_refused_the_fi
     fleet.workers[0].say("go")
     fleet.wait_told("partition_completed", token=fleet.workers[0].of("second")[0]["token"])
     fleet.end()
-    print("the same worker twice: the first completion refused, accepted stale 0; %s" % fleet.check())
+    print("the same worker twice: the completion of the first attempt refused, 0 stale ones accepted; "
+          "%s" % fleet.check())  # fmt: skip
     control = lose_and_claim_again("control", scripts=[NO_TOKEN_CHECK])
     with must_fail("the completion of the first attempt was accepted"):
         assert_refused(control)
@@ -85,8 +86,8 @@ def test_a_leader_frozen_for_ten_leases_is_refused_all_its_writes_and_works_agai
     assert tally["fence_refusals"] == 1
     after = worker.of("partition_completed", since=thawed)
     assert len(after) == 5
-    print("10 leases: another led after %.1f s, checkpoint, write and lease refused, 5 partitions done after it; %s" % (
-        led, tally))  # fmt: skip
+    print("a leader frozen for 10 leases: another led after %.1f s; its checkpoint, write and report were "
+          "refused; %s" % (led, tally))  # fmt: skip
 
 
 @pytest.mark.long
@@ -117,6 +118,7 @@ def test_a_host_that_is_suspended_with_its_server_goes_on_and_effects_happen_onc
             return fleet.check(), seconds
 
         tally, seconds = suspended("main")
-        print("a host suspended for 2 leases: working again after %.2f s; %s" % (seconds, tally))
+        print("a host with all workers and the server suspended for 2 leases: working again after %.2f s; "
+              "%s" % (seconds, tally))  # fmt: skip
         with must_fail("effects applied twice behind the fence"):
             suspended("control", broken=["lease"], work={"fenced": False})

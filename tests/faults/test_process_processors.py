@@ -60,7 +60,7 @@ def test_whatever_a_processor_raises_or_returns_costs_no_slot_and_no_neighbour(n
                           broken=["slots"])  # fmt: skip
     uncounted = new_fleet(10, "uncounted")
     make(uncounted, 1, 1)
-    uncounted.start("odd", {"deeds": deeds("return", ["negative"])}, planner=False, program=ODD, broken=["count"])
+    uncounted.start("odd", {"deeds": deeds("return", ["just too large"])}, planner=False, program=ODD, broken=["count"])
 
     wait_until(
         lambda: (fleet.completed(), fleet.partitions.get_partition_stats().failed) == (met - wrong, wrong), 30.0,
@@ -80,7 +80,8 @@ def test_whatever_a_processor_raises_or_returns_costs_no_slot_and_no_neighbour(n
         assert name in error and (frame in error or name == "RecursionError"), "%s: %s" % (name, error)
     counted = {name: fleet.partitions.get_partition(i).processed for i, name in enumerate(returning, wrong + 1)}
     assert counted == dict(dict.fromkeys(returning, 0), **{"more than there are": 1000}), counted
-    print("%d kinds of errors, %d odd counts, %d slots met; %s" % (wrong, len(returning), MEETING, tally))
+    print("%d kinds of errors raised, %d odd counts returned; afterwards all %d slots worked at once; "
+          "%s" % (wrong, len(returning), MEETING, tally))  # fmt: skip
 
     with must_fail("slots were lost"):
         assert_slots_free(slots)
@@ -121,7 +122,8 @@ def test_partitions_that_crash_the_interpreter_rest_as_failed_and_the_rest_compl
     for poison in (fleet.partitions.get_partition(6), fleet.partitions.get_partition(8)):
         assert poison.deliveries == 3 and "lost 3 times" in (poison.error or ""), poison
     codes = sorted(worker.process.returncode for worker in died)
-    print("a segfault and an os._exit, 3 deliveries each: %d workers died %s; %s" % (len(died), codes, tally))
+    print("a partition that segfaults and one that calls os._exit, 3 times each: %d workers died with codes %s; "
+          "%s" % (len(died), codes, tally))  # fmt: skip
     with must_fail("more than 6 workers died"):
         wait_until(
             lambda: supervise(control, dying, work, for_ever, 6), 60.0, lambda: "seven to die\n%s" % control.story()
@@ -165,8 +167,8 @@ def test_ten_hung_processors_cost_their_slots_then_claims_stop_and_health_says_s
     assert worker.wait_for("health", since=at)["healthy"] is True
     fleet.end()
     tally = fleet.check()
-    print("named after %.1f s, %d hung at once, %d attempts before claims stopped: %s; %s" % (
-        seconds, health["hung"], began, health["problems"][0], tally))  # fmt: skip
+    print("hung processors were named after %.1f s; %d hung at once, %d attempts had begun when claims "
+          "stopped; health: '%s'; %s" % (seconds, health["hung"], began, health["problems"][0], tally))  # fmt: skip
 
 
 @pytest.mark.long
@@ -196,7 +198,7 @@ def test_a_processor_that_holds_the_gil_is_let_be_for_half_a_lease_and_fenced_af
     tally = finish(short)
     lateness = max(beat["lateness"] for beat in short.workers[0].of("heartbeat"))
     assert (tally["attempts"], tally["lost"], tally["refused"]) == (1, 0, 0) and lateness >= 0.3, lateness
-    print("the GIL held for half a lease: a beat was %.2f s late, nothing was taken; %s" % (lateness, tally))
+    print("the GIL held for half a lease: a heartbeat was %.2f s late, nothing was taken; %s" % (lateness, tally))
     for fleet in (long, control):
         fleet.workers[1].wait_for("holding", 2 * LEASE + 5.0)
     tally = finish(long)
@@ -224,7 +226,7 @@ def test_a_processor_that_forks_leaves_one_coordinator_and_its_work_to_the_paren
     fleet.end()
     tally = fleet.check()
     assert (tally["attempts"], tally["repeated"], tally["refused"], tally["lost"]) == (150, 0, 0, 0)
-    print("20 forks in running work, 5 children that return from it: 1 coordinator; %s" % tally)
+    print("20 forks in running work, 5 children that came back from it: 1 coordinator; %s" % tally)
     with must_fail("150 completed"):
         # The parent waits for a child that waits for more work.
         control.wait_completed(150, 1.0)

@@ -54,7 +54,7 @@ def deployed(fleet: Fleet, **config: Any) -> str:
         deploy(fleet, version, at_once, **config)
         pause, rate = effects(fleet, began, now())
         dip = max(0.0, 100.0 * (1.0 - rate / usual))
-        lines.append("%s: longest pause %.2f s, throughput -%.0f %%" % (version, pause, dip))
+        lines.append("%s: longest pause %.2f s, throughput down by %.0f %%" % (version, pause, dip))
         if at_once:
             # Nobody was there while Python started; what counts is how soon the first one goes on with the work.
             began = min(worker.of("up")[0]["t"] for worker in fleet.workers[-WORKERS:])
@@ -75,7 +75,7 @@ def deployed(fleet: Fleet, **config: Any) -> str:
 @pytest.mark.long
 @pytest.mark.timeout(120)
 def test_a_deploy_one_by_one_or_all_at_once_repeats_no_id_and_makes_no_long_pause(new_fleet: MakeFleet) -> None:
-    print("%d workers replaced %s" % (WORKERS, deployed(new_fleet(1200))))
+    print("%d workers replaced; %s" % (WORKERS, deployed(new_fleet(1200))))
     # The control: workers that leave without draining or giving back.
     with must_fail("partitions to their leases"):
         deployed(new_fleet(1200, "control"), broken=["drain"])
@@ -116,7 +116,7 @@ def test_a_second_signal_ends_at_once_and_leaves_no_lease_behind(
     fleet.end()
     tally = fleet.check()
     assert (tally["deliveries"], tally["rerun"]) == (0, 4)
-    print("out %.2f s after the second signal, 4 given back; %s" % (seconds, tally))
+    print("out %.2f s after the second signal, 4 of 4 partitions given back; %s" % (seconds, tally))
     monkeypatch.setattr(test_process, "MODULE", NO_GIVING_BACK + test_process.MODULE)
     with must_fail("4 leases were left behind"):
         hurried("control")

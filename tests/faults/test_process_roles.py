@@ -59,7 +59,7 @@ def test_every_role_whose_thread_dies_is_started_again_and_the_work_goes_on(new_
     fleet.wait_done()
     fleet.end()
     tally = fleet.check()
-    print("%d threads died, all back after %.1f s; %s" % (len(ROLES), seconds, tally))
+    print("%d threads of roles died: all were back after %.1f s; %s" % (len(ROLES), seconds, tally))
     left.wait_for("killed")
     with must_fail("to start again: claimer"):
         assert_restarted(left, ["claimer"], 3.0)
@@ -98,7 +98,7 @@ def test_a_worker_without_a_heartbeat_claims_nothing_ends_its_work_and_says_so(n
         assert_claims_nothing(claims, died[claims] + 0.5)
     fleet.end()
     tally = fleet.check()
-    print("no heartbeat: its last attempt began %.1f s after the last death; %s; %s" % (
+    print("heartbeat dead for good: the last attempt began %.1f s after its last death; health: '%s'; %s" % (
         last - died[victim], told["problems"][0], tally))  # fmt: skip
 
 
@@ -137,5 +137,5 @@ def test_a_leader_that_lost_a_duty_for_good_makes_way_for_another(new_fleet: Mak
     fleet.wait_done()
     fleet.end()
     tally = fleet.check()
-    print("the %s thread dead for good: another led %.1f s later; %s; %s" % (
+    print("the %s thread dead for good: another led %.1f s later; health: '%s'; %s" % (
         role, seconds, told["problems"][0], tally))  # fmt: skip

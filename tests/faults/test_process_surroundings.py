@@ -39,7 +39,8 @@ def test_a_log_listeners_and_a_port_that_fail_cost_no_work(new_fleet: MakeFleet)
     fleet.end()
     tally = fleet.check(failed=frozenset([6, 11]))
     assert tally["deliveries"] == tally["lost"] == 0
-    print("a raising log handler, raising listeners, a full disk for log and stdout, a taken port: %s" % tally)
+    print("a raising log handler, raising listeners, a full disk for log and stdout, a taken port: all done; "
+          "%s" % tally)  # fmt: skip
     with must_fail("the end of the work"):
         control.wait_done(2.0, failed=2)
 
@@ -68,4 +69,4 @@ def test_elk_run_whose_stdout_and_stderr_are_full_does_its_work(new_fleet: MakeF
     code = run.process.wait(20.0)
     assert fleet.done(), "elk run ended with %d before the work was done" % code
     tally = fleet.check()
-    print("elk run on a full disk ended with %d; %s" % (code, tally))
+    print("elk run on a full disk did its work and ended with %d; %s" % (code, tally))

@@ -69,7 +69,8 @@ def test_a_server_that_crashes_and_comes_back_with_its_data_loses_nothing(
     assert len(fleet.told("store_recovered")) == len(fleet.told("store_unavailable"))
     # An outage shorter than the leases: even what was on its way was neither lost nor done twice.
     assert (tally["rerun"], tally["deliveries"], tally["refused"]) == (0, 0, 0)
-    print("back to work %.2f s and %.2f s after the server was; %s" % (seconds[0], seconds[1], tally))
+    print("server killed, then restarted: back to work %.2f and %.2f s after it was there; "
+          "%s" % (seconds[0], seconds[1], tally))  # fmt: skip
 
 
 @pytest.mark.parametrize("how", ["restarted empty", "flushed"])
@@ -102,7 +103,8 @@ def test_a_server_that_lost_its_data_has_the_plan_start_again_loudly_and_tokens_
     early, late = ({a.lo for a in fleet.journal.attempts() if (a.at > at) is later} for later in (False, True))
     assert len(early & late) >= completed, "the plan did not start again"
     assert min(p.fencing_token for p in fleet.partitions.get_all_partitions()) > max(before)
-    print("%d completions forgotten, back to work after %.2f s; %s" % (completed, seconds, tally))
+    print("%d completions forgotten; the plan began again and work went on after %.2f s; "
+          "%s" % (completed, seconds, tally))  # fmt: skip
     wait_until(lambda: any(a.at > at for a in control.journal.attempts()), 20.0, control.story)
     with must_fail("token"):
         wait_until(lambda: control.check_tokens(), 10.0, "tokens to fall")
@@ -158,7 +160,7 @@ def test_a_black_hole_longer_than_the_lease_is_seen_by_the_worker_before_another
     fleet.end()
     tally = fleet.check()
     assert tally["lost"] == tally["rerun"] == len(ahead)
-    print("seen %.2f s to %.2f s before another began; %s" % (min(ahead), max(ahead), tally))
+    print("the worker gave up %.2f to %.2f s before another began; %s" % (min(ahead), max(ahead), tally))
 
 
 def test_requests_that_arrive_after_they_were_given_up_change_nothing(
@@ -185,7 +187,7 @@ def test_requests_that_arrive_after_they_were_given_up_change_nothing(
     fleet.end()
     tally = fleet.check()
     assert not fleet.told("role_died") and tally["rerun"] >= 1
-    print("both work again after %.2f s; %s" % (seconds, tally))
+    print("requests arrived late, then both workers worked again after %.2f s; %s" % (seconds, tally))
 
 
 # ---------------------------------------------------------------- it loses replies and connections
@@ -223,9 +225,9 @@ def test_connections_killed_and_scripts_forgotten_all_the_time_hold_up_nothing(
     new_fleet: MakeFleet, new_server: MakeServer
 ) -> None:
     for name, every, action in (
-        ("client-kill", 0.2, lambda c: (c.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"),
+        ("CLIENT-KILL", 0.2, lambda c: (c.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"),
                                         c.execute_command("CLIENT", "KILL", "TYPE", "pubsub"))),
-        ("script-flush", 0.1, lambda c: c.script_flush()),
+        ("SCRIPT-FLUSH", 0.1, lambda c: c.script_flush()),
     ):  # fmt: skip
         server = new_server()
         fleet = new_fleet(1000, name, server.url)
@@ -237,7 +239,7 @@ def test_connections_killed_and_scripts_forgotten_all_the_time_hold_up_nothing(
         assert (tally["rerun"], tally["deliveries"], tally["refused"], tally["lost"]) == (0, 0, 0, 0)
         assert not fleet.told("role_died") and not fleet.told("store_lost_data")
         assert times >= 5
-        print("%s %d times; %s" % (name, times, tally))
+        print("%s sent %d times: %s" % (name, times, tally))
 
 
 # ---------------------------------------------------------------- it refuses
@@ -266,4 +268,5 @@ def test_a_server_out_of_memory_is_waited_for_and_half_of_nothing_is_written(
     tally = fleet.check()
     assert any("maxmemory" in told["error"] for told in fleet.told("store_unavailable"))
     assert not fleet.told("role_died") and not fleet.told("store_lost_data")
-    print("back to work %.2f s after there was memory again; %s" % (seconds, tally))
+    print("out of memory for longer than a lease: back to work %.2f s after there was memory again; "
+          "%s" % (seconds, tally))  # fmt: skip

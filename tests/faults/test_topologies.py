@@ -77,7 +77,8 @@ def test_work_goes_on_after_sentinel_has_replaced_a_killed_primary(
     # Replication is asynchronous: a write that was answered may be gone, and tokens tell; never a silent hole.
     lost = bool(fleet.told("store_lost_data"))
     tally = fleet.check(fresh_plan=lost)
-    print("back to work %.2f s after the first error; lost data: %s; %s" % (seconds, lost, tally))
+    print("primary killed: back to work on the new one %.2f s after the first error; lost data was told: %s; "
+          "%s" % (seconds, lost, tally))  # fmt: skip
 
 
 def test_a_wrong_service_and_sentinels_out_of_reach_are_told_apart_in_time(new_server: MakeServer) -> None:
@@ -96,7 +97,7 @@ def refused(url: str, says: str, kind: Any) -> None:
         at = now()
         with pytest.raises(kind, match=says) as caught:
             store.namespaced("ns").now()
-        print("%.2f s: %s" % (now() - at, caught.value))
+        print("refused after %.2f s: %s" % (now() - at, caught.value))
         assert now() - at < 4.0
 
 
@@ -188,7 +189,7 @@ def test_a_slot_that_moves_to_another_node_holds_work_up_only_while_it_moves(
     if version(cluster.nodes[0]) >= (6, 2):
         assert any(b"errorstat_ASK" in stats for stats in redirected)
         assert any(b"errorstat_MOVED" in stats for stats in redirected)
-    print("back to work %.2f s after the move; %s" % (seconds, tally))
+    print("the slot moved: back to work %.2f s later; %s" % (seconds, tally))
 
 
 def test_a_node_that_is_not_ours_dies_unnoticed_and_ours_comes_back_with_its_data(
@@ -220,7 +221,7 @@ def test_a_node_that_is_not_ours_dies_unnoticed_and_ours_comes_back_with_its_dat
     fleet.end()
     tally = fleet.check()
     assert strangers == [] and not fleet.told("role_died") and not fleet.told("store_lost_data")
-    print("back to work %.2f s after the node was (%.2f s in all), %.2f s after all were; %s" % (
+    print("our node killed: back to work %.2f s after it was there (%.2f s in all); all nodes killed: %.2f s; %s" % (
         seconds, took, outage, tally))  # fmt: skip
 
 

@@ -17,4 +17,5 @@ def test_a_processor_that_runs_for_twenty_leases_has_one_attempt(long_run: Fleet
     )
     assert longest >= 20 * LEASE
     assert (tally["attempts"], tally["deliveries"], tally["lost"], tally["refused"]) == (2, 0, 0, 0)
-    print("%.0f leases, %d beats; %s" % (longest / LEASE, len(long_run.told("heartbeat")), tally))
+    print("one attempt ran for %.0f leases with %d heartbeats; "
+          "%s" % (longest / LEASE, len(long_run.told("heartbeat")), tally))  # fmt: skip

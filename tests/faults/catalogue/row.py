@@ -23,3 +23,5 @@ class Fault:
     control: str
     #: The tests with the control in them; empty only when ``control`` says why there is none.
     controls: Tuple[str, ...] = ()
+    #: In the documentation only printed lines that begin with one of these; empty: of all.
+    about: Tuple[str, ...] = ()
