@@ -1,0 +1,117 @@
+"""What the rounds found: as data, as text, as a picture. Imports no peer."""
+
+from __future__ import annotations
+
+import statistics
+
+#: Against the fastest peer of the same round, no-op jobs, one process.
+GOALS = (("elk, window 8", 4.0), ("elk, window 64", 10.0))
+NOOP = "no-op, 1 process"
+
+
+def case(label, jobs, seconds, processes, runs):
+    """*runs*: {name: [(done, seconds, drained)]} in the order of the rounds."""
+    return {
+        "label": label,
+        "jobs": jobs,
+        "seconds": seconds,
+        "processes": processes,
+        "rates": {name: [done / took for done, took, _ in each] for name, each in runs.items()},
+        "drained": {name: all(drained for _, _, drained in each) for name, each in runs.items()},
+    }
+
+
+def goals(cases, ours):
+    """Compare within each round; return a row per goal."""
+    rates = next((each["rates"] for each in cases if each["label"] == NOOP), {})
+    peers = [name for name in rates if name not in ours]
+    rows = []
+    for name, goal in GOALS:
+        if name not in rates or not peers:
+            continue
+        fastest = [max(peers, key=lambda peer, turn=turn: rates[peer][turn]) for turn in range(len(rates[name]))]
+        ratios = [rates[name][turn] / rates[peer][turn] for turn, peer in enumerate(fastest)]
+        ratio = statistics.median(ratios)
+        rows.append({"name": name, "goal": goal, "ratios": ratios, "ratio": ratio, "reached": ratio >= goal,
+                     "fastest": fastest})
+    return rows
+
+
+def text(data):
+    """Return the report for the terminal."""
+    lines = ["%s: %s" % item for item in data["about"].items()] + [""]
+    names = list(data["cases"][0]["rates"])
+    rows = [["jobs per second: median (min - max)"] + [each["label"] for each in data["cases"]]]
+    rows.append([""] + ["%d jobs" % each["jobs"] for each in data["cases"]])
+    rows += [[name] + [_cell(each, name) for each in data["cases"]] for name in names]
+    lines += _aligned(rows)
+    lines.append("* stopped after %g s before all jobs were done; the rate up to then" % data["limit"])
+    lines.append("")
+    lines += _aligned([["enqueuing from one process", "jobs/s"]]
+                      + [[name, "%.0f" % rate] for name, rate in data["enqueuing"].items()])
+    lines.append("")
+    for row in data["goals"]:
+        lines.append("%s against the fastest peer of the round (%s): %.1f (%.1f - %.1f), goal %g: %s" % (
+            row["name"], ", ".join(sorted(set(row["fastest"]))), row["ratio"], min(row["ratios"]), max(row["ratios"]),
+            row["goal"], "reached" if row["reached"] else "NOT reached",
+        ))
+    if data.get("recovery"):
+        cap = data["recovery_cap"]
+        lines += ["", "kill -9 of the worker that has the job, default settings; until it runs again"]
+        lines += _aligned([[name, "not within %d s" % cap if took is None else "%.1f s" % took]
+                           for name, took in data["recovery"].items()])
+    lines += ["", "what each runs with, and what it promises when a process is killed"]
+    for name, (settings, killed) in data["words"].items():
+        lines += ["  %s: %s." % (name, settings), "      killed: %s." % killed]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(each, name):
+    rates = each["rates"][name]
+    star = "" if each["drained"][name] else " *"
+    return "%.0f (%.0f - %.0f)%s" % (statistics.median(rates), min(rates), max(rates), star)
+
+
+def _aligned(rows):
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join([row[0].ljust(widths[0])] + [cell.rjust(widths[at + 1]) for at, cell in enumerate(row[1:])])
+            .rstrip() for row in rows]
+
+
+def plot(data, ours, path):
+    """Draw a panel per duration of the jobs; bars are medians, whiskers the range."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    durations = sorted({each["seconds"] for each in data["cases"]})
+    figure, panels = pyplot.subplots(1, len(durations), figsize=(6.5 * len(durations), 4.6), squeeze=False)
+    for panel, duration in zip(panels[0], durations):
+        cases = [each for each in data["cases"] if each["seconds"] == duration]
+        names = list(cases[0]["rates"])
+        for turn, each in enumerate(cases):
+            for at, name in enumerate(names):
+                rates = each["rates"][name]
+                middle = statistics.median(rates)
+                place = at + (turn - (len(cases) - 1) / 2) * 0.4
+                colour = ("#1f6f8b", "#7fb7c9")[turn % 2] if name in ours else ("#777777", "#bbbbbb")[turn % 2]
+                panel.barh(place, middle, 0.38, color=colour, xerr=[[middle - min(rates)], [max(rates) - middle]],
+                           error_kw={"elinewidth": 1, "capsize": 2})
+                panel.annotate("%.0f" % middle, (max(rates), place), xytext=(5, 0), textcoords="offset points",
+                               va="center", fontsize=8)
+        panel.set_yticks(range(len(names)))
+        panel.set_yticklabels(names)
+        panel.invert_yaxis()
+        panel.set_xscale("log")
+        low, high = panel.get_xlim()
+        panel.set_xlim(low, high * 2.2)
+        panel.set_xlabel("jobs per second (logarithmic)")
+        what = "no-op jobs" if not duration else "jobs of %g ms" % (duration * 1000)
+        shades = ["%d process%s" % (each["processes"], "" if each["processes"] == 1 else "es") for each in cases]
+        panel.set_title("%s: %s" % (what, ", light: ".join(["dark: " + shades[0]] + shades[1:])), fontsize=10)
+        for side in ("top", "right"):
+            panel.spines[side].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
