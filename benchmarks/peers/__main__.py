@@ -9,6 +9,7 @@ import platform
 import time
 from importlib import metadata
 
+import attr
 import redis
 
 from benchmarks.peers import recovery, report, rounds
@@ -76,7 +77,7 @@ def main():
 
 
 def _facts(run):
-    return run.done, run.seconds, run.drained
+    return attr.astuple(run)
 
 
 def _about(contestants, server, args, load):
@@ -95,7 +96,7 @@ def _about(contestants, server, args, load):
 def _arguments():
     parser = argparse.ArgumentParser(prog="make bench-peers", description=__doc__)
     parser.add_argument("--rounds", type=int, help="3 by default, 1 with --quick")
-    parser.add_argument("--limit", type=float, default=4.0, help="seconds after which a drain is cut (4)")
+    parser.add_argument("--limit", type=float, default=3.0, help="seconds after which a drain is cut (3)")
     parser.add_argument("--quick", action="store_true", help="two peers, few jobs, one round")
     parser.add_argument("--only", action="append", default=[], metavar="PART", help="contestants whose name has this")
     parser.add_argument("--recovery", action="store_true", help="also kill -9 of a worker, with default settings")

@@ -18,7 +18,7 @@ from benchmarks.peers import tally
 
 
 def _end_with_parent():
-    """At the end of stdin, kill the whole session, which is ours: pools fork, and must not find a file object locked."""
+    """At the end of stdin, kill our session, children too. Not by sys.stdin: a fork would find its lock taken."""
     while os.read(0, 100):
         pass
     os.killpg(0, signal.SIGKILL)

@@ -10,15 +10,21 @@ NOOP = "no-op, 1 process"
 
 
 def case(label, jobs, seconds, processes, runs):
-    """*runs*: {name: [(done, seconds, drained)]} in the order of the rounds."""
+    """*runs*: {name: [(done, seconds, drained, CPU of workers, of server)]} in the order of the rounds."""
     return {
         "label": label,
         "jobs": jobs,
         "seconds": seconds,
         "processes": processes,
-        "rates": {name: [done / took for done, took, _ in each] for name, each in runs.items()},
-        "drained": {name: all(drained for _, _, drained in each) for name, each in runs.items()},
+        "rates": {name: [run[0] / run[1] for run in each] for name, each in runs.items()},
+        "cpu": {name: [_median(run[at] for run in each) for at in (3, 4)] for name, each in runs.items()},
+        "drained": {name: all(run[2] for run in each) for name, each in runs.items()},
     }
+
+
+def _median(values):
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 def goals(cases, ours):
@@ -47,6 +53,9 @@ def text(data):
     lines += _aligned(rows)
     lines.append("* stopped after %g s before all jobs were done; the rate up to then" % data["limit"])
     lines.append("")
+    rows = [["CPU us per job, medians: workers + server"] + [each["label"] for each in data["cases"]]]
+    rows += [[name] + [_used(each["cpu"][name]) for each in data["cases"]] for name in names]
+    lines += _aligned(rows) + [""]
     lines += _aligned([["enqueuing from one process", "jobs/s"]]
                       + [[name, "%.0f" % rate] for name, rate in data["enqueuing"].items()])
     lines.append("")
@@ -70,6 +79,10 @@ def _cell(each, name):
     rates = each["rates"][name]
     star = "" if each["drained"][name] else " *"
     return "%.0f (%.0f - %.0f)%s" % (statistics.median(rates), min(rates), max(rates), star)
+
+
+def _used(cpu):
+    return "?" if None in cpu else "%.0f + %.0f" % tuple(cpu)
 
 
 def _aligned(rows):

@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Optional
 
 import attr
 
-from benchmarks.peers import tally
+from benchmarks.peers import cpu, tally
 
 POLL = 0.01
 START_LIMIT = 30.0
@@ -40,6 +41,7 @@ CONTESTANTS = (
     Contestant("Huey", "with_huey", 4),
     Contestant("taskiq", "with_taskiq", 100),
     Contestant("Dramatiq", "with_dramatiq", 8),
+    Contestant("Dramatiq bare", "with_dramatiq_bare", 8),
     Contestant("Celery threads", "with_celery", 8),
     Contestant("Celery prefork", "with_celery_prefork", 1),
     Contestant("RQ", "with_rq", 1, 1),
@@ -48,11 +50,13 @@ CONTESTANTS = (
 
 @attr.s(frozen=True, auto_attribs=True)
 class Drain:
-    """One run: *done* jobs in *seconds*; *drained* says whether that was all of them."""
+    """One run: *done* jobs in *seconds*; *drained*: that was all of them; CPU time in microseconds per job."""
 
     done: int
     seconds: float
     drained: bool
+    workers_cpu: Optional[float]
+    server_cpu: Optional[float]
 
     @property
     def rate(self):
@@ -141,14 +145,17 @@ def restore(client, saved):
 
 
 def drain(contestant, client, url, saved, count, seconds, processes, limit):
-    """Drain the backlog. The clock runs from the start of the first job of the first process that is ready to the
-    moment when all jobs have ended and, if it keeps books, none is outstanding by the contestant's own books, or for *limit* seconds."""
+    """Drain the backlog.
+
+    The clock runs from the start of the first job of the first process that is ready to the moment when all jobs have
+    ended and, if the contestant keeps books, none is outstanding by them; or for *limit* seconds.
+    """
     restore(client, saved)
     with workers(contestant, url, processes, contestant.sleeping_width if seconds else contestant.width) as running:
         for process in running:
             go(process)
         give_up = time.monotonic() + START_LIMIT
-        reported_at = None
+        reported_at = meter = None
         while True:
             time.sleep(POLL)
             outstanding = contestant.code.outstanding(client)
@@ -159,10 +166,13 @@ def drain(contestant, client, url, saved, count, seconds, processes, limit):
                 reported_at = now
             # The tally comes up to 50 ms late; what it says does not.
             done, first, last = tally.read(client)
+            if meter is None and first is not None:
+                meter = cpu.Meter(client, {process.pid for process in running}, done)
             if done >= count and not outstanding:
-                return Drain(count, (last if outstanding is None else max(last, reported_at)) - first, True)
+                end = last if outstanding is None else max(last, reported_at)
+                return Drain(count, end - first, True, *meter.per_job(count))
             if first is not None and now - first > limit:
-                return Drain(done, last - first, False)
+                return Drain(done, last - first, False, *meter.per_job(done))
             if first is None and now > give_up:
                 raise RuntimeError("%s: no job was started within %d s" % (contestant.name, START_LIMIT))
 
@@ -190,5 +200,6 @@ def in_rounds(contestants, client, url, cases, rounds, limit, say):
                 saved = backlogs[each.code.enqueue, count, seconds]
                 run = drain(each, client, url, saved, count, seconds, processes, limit)
                 found[label][each.name].append(run)
-                say("round %d, %s: %-15s %8.0f/s%s" % (number + 1, label, each.name, run.rate, "" if run.drained else " *"))
+                cut = "" if run.drained else " *"
+                say("round %d, %s: %-15s %8.0f/s%s" % (number + 1, label, each.name, run.rate, cut))
     return found, enqueued

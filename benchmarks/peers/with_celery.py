@@ -15,8 +15,9 @@ SETTINGS = (
     "acknowledged before the work (its default, and faster)"
 )
 KILLED = (
-    "by default a task is acknowledged before it runs, so what ran in a killed process is lost; with acks_late it comes "
-    "back when visibility_timeout (1 h by default) is over, also from a live worker whose task takes longer. No fencing"
+    "by default a task is acknowledged before it runs, so what ran in a killed process is lost; with acks_late it "
+    "comes back when visibility_timeout (1 h by default) is over, also from a live worker whose task takes longer. "
+    "No fencing"
 )
 _FAST = {
     "task_ignore_result": True,

@@ -9,33 +9,33 @@ import threading
 if os.environ.get("BENCH_FAST"):
     os.environ.setdefault("dramatiq_queue_prefetch", "128")
 
-import dramatiq  # noqa: E402
-from dramatiq.brokers.redis import RedisBroker  # noqa: E402
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
 
-from benchmarks.peers import tally  # noqa: E402
+from benchmarks.peers import tally
 
 NAME = "Dramatiq"
 PACKAGES = ("dramatiq",)
-SETTINGS = "RedisBroker without any middleware (no retries, no time limits, no results), threads, prefetch 128"
+SETTINGS = "RedisBroker with its default middleware (retries, time limits), no results, threads, prefetch 128"
 KILLED = (
     "acknowledged after the work; messages of a worker that has not been heard for heartbeat_timeout (60 s) are "
     "requeued by the maintenance that other workers do by chance (1 in 1,000 commands; rare when idle). No fencing"
 )
 
 
-def _app(url, fast):
-    broker = RedisBroker(url=url, middleware=[]) if fast else RedisBroker(url=url)
+def _app(url, middleware=None):
+    broker = RedisBroker(url=url, middleware=middleware)
     return broker, dramatiq.actor(tally.job, broker=broker)
 
 
 def enqueue(url, count, seconds):
-    _, actor = _app(url, True)
+    _, actor = _app(url)
     for _ in range(count):
         actor.send(seconds)
 
 
-def work(url, width, defaults):
-    broker, _ = _app(url, not defaults)
+def work(url, width, defaults, middleware=None):
+    broker, _ = _app(url, middleware)
     dramatiq.Worker(broker, worker_threads=8 if defaults else width).start()
     threading.Event().wait()
 

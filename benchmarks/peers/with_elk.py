@@ -1,4 +1,4 @@
-"""This library, through its public API, with its defaults: leader, heartbeats, metrics and its HTTP thread are at work."""
+"""This library, through its public API, with its defaults: leader, heartbeats, metrics, the HTTP thread are at work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from elk_coordinator import Coordinator, CreatePartition, RedisDataStore, Strate
 
 NAME = "elk"
 PACKAGES = ("elk-coordinator", "redis", "hiredis")
-SETTINGS = "a partition per job; task_window_size as in its name; everything else as it comes, metrics and HTTP included"
+SETTINGS = "a partition per job; task_window_size as in its name; all else by default, with leader, metrics and HTTP"
 KILLED = (
     "leases of 30 s with fencing tokens: the partition comes back when the lease has run out, for each time its worker "
     "dies (up to max_deliveries); a completion by the old holder is refused by then. Records of all jobs stay"

@@ -12,8 +12,8 @@ NAME = "Huey"
 PACKAGES = ("huey",)
 SETTINGS = "RedisHuey (blocking pop), results=False, thread workers, no periodic tasks, no health check"
 KILLED = (
-    "none: a task is popped from its list and no copy is kept, so what ran in a killed process is lost "
-    "(\"does not guarantee at-least-once\" in its consumer page). Nothing is written when a task ends"
+    "none: a task is popped from its list and no copy is kept, so what ran in a killed process is lost. "
+    "Nothing is written when a task ends"
 )
 
 
