@@ -22,6 +22,13 @@ def case(label, jobs, seconds, processes, runs):
     }
 
 
+def _cpu_ratio(cpu, name, peers):
+    """How often the CPU time of one of our jobs, worker and server, fits into that of the cheapest peer."""
+    sums = {each: sum(used) for each, used in cpu.items() if None not in used}
+    known = [sums[peer] for peer in peers if peer in sums]
+    return min(known) / sums[name] if known and sums.get(name) else None
+
+
 def _median(values):
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
@@ -29,7 +36,8 @@ def _median(values):
 
 def goals(cases, ours):
     """Compare within each round; return a row per goal."""
-    rates = next((each["rates"] for each in cases if each["label"] == NOOP), {})
+    noop = next((each for each in cases if each["label"] == NOOP), {"rates": {}, "cpu": {}})
+    rates = noop["rates"]
     peers = [name for name in rates if name not in ours]
     rows = []
     for name, goal in GOALS:
@@ -38,8 +46,8 @@ def goals(cases, ours):
         fastest = [max(peers, key=lambda peer, turn=turn: rates[peer][turn]) for turn in range(len(rates[name]))]
         ratios = [rates[name][turn] / rates[peer][turn] for turn, peer in enumerate(fastest)]
         ratio = statistics.median(ratios)
-        rows.append({"name": name, "goal": goal, "ratios": ratios, "ratio": ratio, "reached": ratio >= goal,
-                     "fastest": fastest})
+        row = {"name": name, "goal": goal, "ratios": ratios, "ratio": ratio, "reached": ratio >= goal}
+        rows.append(dict(row, fastest=fastest, cpu_ratio=_cpu_ratio(noop["cpu"], name, peers)))
     return rows
 
 
@@ -60,9 +68,10 @@ def text(data):
                       + [[name, "%.0f" % rate] for name, rate in data["enqueuing"].items()])
     lines.append("")
     for row in data["goals"]:
-        lines.append("%s against the fastest peer of the round (%s): %.1f (%.1f - %.1f), goal %g: %s" % (
+        cpu = "" if row["cpu_ratio"] is None else "; CPU per job of the cheapest peer / ours: %.1f" % row["cpu_ratio"]
+        lines.append("%s against the fastest peer of the round (%s): %.1f (%.1f - %.1f), goal %g: %s%s" % (
             row["name"], ", ".join(sorted(set(row["fastest"]))), row["ratio"], min(row["ratios"]), max(row["ratios"]),
-            row["goal"], "reached" if row["reached"] else "NOT reached",
+            row["goal"], "reached" if row["reached"] else "NOT reached", cpu,
         ))
     if data.get("recovery"):
         cap = data["recovery_cap"]
