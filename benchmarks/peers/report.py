@@ -125,13 +125,11 @@ def plot(data, ours, path):
         panel.set_yticks(range(len(names)))
         panel.set_yticklabels(names)
         panel.invert_yaxis()
-        panel.set_xscale("log")
-        low, high = panel.get_xlim()
-        panel.set_xlim(low, high * 2.2)
-        panel.set_xlabel("jobs per second (logarithmic)")
-        what = "no-op jobs" if not duration else "jobs of %g ms" % (duration * 1000)
+        panel.set_xlim(0, panel.get_xlim()[1] * 1.1)
+        panel.set_xlabel("jobs per second")
+        what = "No-op jobs" if not duration else "Jobs of %g ms" % (duration * 1000)
         shades = ["%d process%s" % (each["processes"], "" if each["processes"] == 1 else "es") for each in cases]
-        panel.set_title("%s: %s" % (what, ", light: ".join(["dark: " + shades[0]] + shades[1:])), fontsize=10)
+        panel.set_title("%s (%s)" % (what, ", light: ".join(["dark: " + shades[0]] + shades[1:])), fontsize=10)
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
     figure.tight_layout()
