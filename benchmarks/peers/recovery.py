@@ -50,8 +50,8 @@ def measure(contestants, url, cap, say):
                     say("recovery, %s: %.1f s" % (name, found[name]))
                     del waiting[name]
         for name, (client, _, each, own_url) in waiting.items():
-            rounds.enqueue(each, own_url, 1, 0)
-            _until(lambda client=client: tally.read(client)[0] > 0, name)
+            rounds.enqueue(each, own_url, 1, tally.HANG)  # which returns, as another was started before
+            _until(lambda client=client: client.llen(tally.STARTED) > 1, name)
             say("recovery, %s: not within %d s; the other process runs the next job" % (name, cap))
     return {each.code.NAME: found.get(each.code.NAME) for each in measured}
 
