@@ -5,21 +5,33 @@ from __future__ import annotations
 import os
 
 
-def of_sessions(leaders):
-    """Return the seconds of user and system time of all processes of these sessions; None where there is no /proc."""
+def _stats():
+    """Return (process id, fields from the state on) of all processes; nothing where there is no /proc."""
     try:
-        ids = [name for name in os.listdir("/proc") if name.isdigit()]
+        ids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
-        return None
-    ticks = 0
+        return []
+    found = []
     for process in ids:
         try:
-            with open("/proc/%s/stat" % process, encoding="utf-8", errors="replace") as file:
-                fields = file.read().rpartition(")")[2].split()
+            with open("/proc/%d/stat" % process, encoding="utf-8", errors="replace") as file:
+                found.append((process, file.read().rpartition(")")[2].split()))
         except OSError:  # it ended meanwhile
             continue
-        if int(fields[3]) in leaders:
-            ticks += int(fields[11]) + int(fields[12])
+    return found
+
+
+def members(leader):
+    """Return the processes of a session: a pool may put its children into groups of their own."""
+    return [process for process, fields in _stats() if int(fields[3]) == leader]
+
+
+def of_sessions(leaders):
+    """Return the seconds of user and system time of all processes of these sessions; None where there is no /proc."""
+    stats = _stats()
+    if not stats:
+        return None
+    ticks = sum(int(fields[11]) + int(fields[12]) for _, fields in stats if int(fields[3]) in leaders)
     return ticks / os.sysconf("SC_CLK_TCK")
 
 

@@ -92,8 +92,9 @@ def go(process):
 
 def kill(process):
     """Kill -9 the process and what it forked."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    for member in cpu.members(process.pid) or [process.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(member, signal.SIGKILL)
     process.wait()
     for pipe in (process.stdin, process.stdout):
         with contextlib.suppress(BrokenPipeError):
