@@ -11,7 +11,7 @@ EXAMPLES = quickstart.py database_batch/main.py django_site/main.py flask_app/ma
            gunicorn/main.py message_queue/main.py monitoring/main.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-long fault faults chaos soak mutants lint lint-deploy test-debian test-oldest \
+.PHONY: help demo examples test test-long fault faults chaos soak mutants bench-peers lint lint-deploy test-debian test-oldest \
         test-frameworks test-databases test-monitoring look formal clean
 
 help:  ## show this list
@@ -45,6 +45,9 @@ chaos: $(VENV)/.look  ## ten minutes of all faults at once over a fleet, audited
 
 soak: $(VENV)/.look  ## the same for as long as you like, from a seed that replays it; SECONDS=7200 SEED=7
 	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),7200) $(if $(SEED),--seed $(SEED)) --out build/soak $(ARGS)
+
+bench-peers: .venv-peers/.peers  ## this library beside Celery, RQ, Dramatiq, Huey, taskiq; build/bench-peers; ARGS="--recovery"
+	.venv-peers/bin/python -m benchmarks.peers $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -87,6 +90,12 @@ clean:  ## remove what the other targets made
 # Stamps: $(VENV)/.demo says that the extra "demo" is installed, as setup.cfg now asks for it.
 $(VENV)/.%: setup.cfg | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+# The peers have an environment of their own, so that nothing of the library can come to need one of them.
+.venv-peers/.peers: benchmarks/peers/requirements.txt setup.cfg
+	$(MAKE) VENV=.venv-peers .venv-peers/.demo
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 $(BIN)/python:
