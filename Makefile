@@ -11,7 +11,7 @@ EXAMPLES = quickstart.py database_batch/main.py django_site/main.py flask_app/ma
            gunicorn/main.py message_queue/main.py monitoring/main.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-long fault faults chaos soak mutants lint lint-deploy test-debian test-oldest \
+.PHONY: help demo examples test test-long fault faults chaos soak mutants bench lint lint-deploy test-debian test-oldest \
         test-frameworks test-databases test-monitoring look formal clean
 
 help:  ## show this list
@@ -44,6 +44,9 @@ chaos: $(VENV)/.look  ## ten minutes of all faults at once over a fleet, audited
 
 soak: $(VENV)/.look  ## the same for as long as you like, from a seed that replays it; SECONDS=7200 SEED=7
 	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),7200) $(if $(SEED),--seed $(SEED)) --out build/soak $(ARGS)
+
+bench: $(VENV)/.look  ## what is reached, beside its limits and goals; build/bench; ARGS="--full", "--only drain,memory", "--docs"
+	$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff and mypy --strict
 	$(BIN)/ruff check .
