@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Callable, Dict, List
 
-from benchmarks import drain, idle, latency, limits, longest, memory, planning, recovery, report, safety
+from benchmarks import drain, idle, latency, limits, longest, memory, paper, planning, recovery, report, safety
 from benchmarks.figures import Section
 from benchmarks.harness import ROOT, Bench, machine
 from elk_coordinator.testing import EmbeddedServer
@@ -22,7 +22,7 @@ QUESTIONS: Dict[str, Callable[[Bench], Section]] = {
     "latency-backlog": latency.by_backlog, "latency-workers": latency.by_workers, "planning": planning.run,
     "memory": memory.per_state, "archive": memory.archive, "completed": memory.completed, "idle": idle.cost,
     "overhead": idle.overhead, "stop": idle.stopping, "recovery": recovery.run, "script": longest.run,
-    "safety": safety.run,
+    "safety": safety.run, "paper": paper.run,
 }  # fmt: skip
 
 

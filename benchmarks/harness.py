@@ -211,12 +211,18 @@ def steady(strategy: PartitionStrategy, seconds: float, crew: Sequence[Process] 
     begin = strategy.get_partition_stats().completed
     until(lambda: strategy.get_partition_stats().completed > begin, "the first completion")
     time.sleep(min(0.3, seconds))
-    first, at = strategy.get_partition_stats().completed, time.monotonic()
-    time.sleep(seconds)
-    last, end = strategy.get_partition_stats(), time.monotonic()
-    if last.pending == 0:
-        raise RuntimeError("the backlog was too short for %.1f s: %d done" % (seconds, last.completed))
-    return (last.completed - first) / (end - at)
+    first, at = strategy.get_partition_stats(), time.monotonic()
+    last, end = first, at
+    while end - at < seconds:
+        time.sleep(min(0.05, seconds / 3))
+        now = strategy.get_partition_stats()
+        if now.pending == 0:
+            # The end of the backlog is not what is asked about.
+            break
+        last, end = now, time.monotonic()
+    if last is first:
+        raise RuntimeError("the backlog was too short: %d done" % first.completed)
+    return (last.completed - first.completed) / (end - at)
 
 
 def machine(bench: Bench) -> Dict[str, Any]:

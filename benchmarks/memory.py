@@ -122,7 +122,7 @@ def _rates(bench: Bench, level: int, seconds: float) -> Iterator[float]:
     with bench.space() as strategy:
         first = plant(bench, strategy, level) + 1
         for _ in range(bench.sizes["slow"]):
-            backlog = int(100_000 * (seconds + min(0.3, seconds)))
+            backlog = int(50_000 * (seconds + min(0.3, seconds)))
             create(strategy, first, backlog)
             first += backlog
             with bench.workers(strategy.namespace, 1, window=64, options={}) as crew:
