@@ -39,7 +39,7 @@ def by_tool(bench: Bench, *options: str) -> Callable[[], float]:
     """Return what measures the same by redis-benchmark."""
     port = bench.server.url.split(":")[2].split("/")[0]
     sha = bench.raw.script_load(TRIVIAL)
-    count = "2000" if bench.scale == "quick" else "20000"
+    count = "2000" if bench.scale == "quick" else "10000"
     tool = shutil.which("redis-benchmark") or shutil.which("valkey-benchmark") or ""
 
     def measure() -> float:

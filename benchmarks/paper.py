@@ -49,7 +49,7 @@ class Calls:
 def run(bench: Bench) -> Section:
     title = "On paper: {:,} workers on one server, by the server CPU of each call".format(WORKERS)
     section = Section("paper", title)
-    count = 100 if bench.scale == "quick" else 3000
+    count = 100 if bench.scale == "quick" else 1500
     look, heart, held_heart, single = [], [], [], []
     for _ in range(bench.sizes["rounds"]):
         with bench.space() as strategy:

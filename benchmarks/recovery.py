@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import time
 from typing import Any, Callable, List
 
 from benchmarks.figures import Section
@@ -56,25 +55,28 @@ def worker_killed(bench: Bench, strategy: PartitionStrategy) -> float:
         return until(lambda: not _held(strategy, victim), "its partitions to be taken", 90.0, 0.05)
 
 
-def run(bench: Bench) -> Section:
-    section = Section("recovery", "Recovery, by default settings (leases of 30 s)")
+def _measure(bench: Bench, case: Callable[[Bench, PartitionStrategy], float]) -> float:
+    with bench.own_space() as strategy:
+        return case(bench, strategy)
 
-    def measure(case: Callable[[Bench, PartitionStrategy], float]) -> float:
-        with bench.own_space() as strategy:
-            return case(bench, strategy)
 
-    stopped = [measure(leader_stops) for _ in range(bench.sizes["slow"])]
+def after_stop(bench: Bench) -> Section:
+    """A leader that stops gives its place up at once."""
+    section = Section("recovery", "A leader stops, by default settings")
+    stopped = [_measure(bench, leader_stops) for _ in range(bench.sizes["slow"])]
     section.add("leader stopped: the next one leads after", stopped, "s", "< 1", of="max")
-    if bench.scale != "full":
-        section.notes.append("kill -9 is measured with --full only: by default it takes a lease of 30 s.")
-        return section
+    return section
+
+
+def after_kill(bench: Bench) -> Section:
+    """What was killed is taken over when its lease ends."""
+    section = Section("takeover", "kill -9, by default settings (leases of 30 s)")
     # All at once: they wait.
     cases = [leader_killed] * 3 + [worker_killed] * 3
     with concurrent.futures.ThreadPoolExecutor(len(cases)) as pool:
         took = []
-        for future in [pool.submit(measure, case) for case in cases]:
+        for future in [pool.submit(_measure, bench, case) for case in cases]:
             took.append(future.result())
-            time.sleep(0)
     section.add("leader killed: the next one leads after", took[:3], "s", "<= 32", of="max")
     section.add("worker killed: its partitions are taken after", took[3:], "s", "<= 35", of="max")
     return section

@@ -57,7 +57,7 @@ class Guarded:
 
     def __call__(self) -> float:
         bench, batch = self._bench, self._batch
-        turns = 20 if bench.scale == "quick" else max(100, 20000 // batch // 2)
+        turns = 20 if bench.scale == "quick" else max(100, 4000 // batch)
         with bench.space(batch * (turns + 1)) as strategy:
             scripts: Any = strategy.store.scripts  # type: ignore[attr-defined]
             done = [(scripts.replace("partition/work", old, new)) for old, new in self._edits]
@@ -89,7 +89,7 @@ def unguarded(bench: Bench, batch: int) -> Callable[[], float]:
     """Return what measures the queue without any guard."""
 
     def measure() -> float:
-        turns = 20 if bench.scale == "quick" else max(100, 20000 // batch // 2)
+        turns = 20 if bench.scale == "quick" else max(100, 4000 // batch)
         with bench.space(batch * (turns + 1)) as strategy:
             keys = [strategy.store.keys[name] for name in ("pending", "specs")]  # type: ignore[attr-defined]
             sha = bench.raw.script_load(UNSAFE)
@@ -110,7 +110,7 @@ def run(bench: Bench) -> Section:
         variants.update({name: Guarded(bench, batch, edits) for name, edits in GUARDS.items()})
         variants["none of these"] = Guarded(bench, batch, everything)
         variants["bare"] = unguarded(bench, batch)
-        found = bench.rounds(variants)
+        found = bench.rounds(variants, slow=True)
         section.add("batch %d: with every guard" % batch, found["all"], "us")
         for name, values in found.items():
             if name not in ("all", "bare"):
