@@ -74,7 +74,7 @@ def no_work(bench: Bench) -> Section:
         for window in WINDOWS:
             curve.add(window, found["%d %d" % (window, count)])
         curves.append(curve)
-    flat = Curve("single EVALSHA trips of redis-py")
+    flat = Curve("limit: single EVALSHA trips of redis-py", limit=True)
     for window in WINDOWS:
         flat.add(window, limit)
     section.pictures.append(

@@ -51,6 +51,8 @@ class Curve:
 
     label: str
     points: List[Sequence[float]] = attr.Factory(list)
+    #: Drawn dashed: what the others are held against.
+    limit: bool = False
 
     def add(self, x: float, values: Sequence[float]) -> None:
         self.points.append((x, statistics.median(values), min(values), max(values)))

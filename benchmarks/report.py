@@ -53,8 +53,8 @@ def document(machine: Dict[str, Any], sections: Sequence[Section], seconds: floa
                 "title": section.title,
                 "figures": [figure.document() for figure in section.figures],
                 "curves": [
-                    {"picture": picture.name, "x": picture.x, "y": picture.y, "label": curve.label,
-                     "points": [list(point) for point in curve.points]}
+                    {"picture": picture.name, "title": picture.title, "x": picture.x, "y": picture.y,
+                     "label": curve.label, "points": [list(point) for point in curve.points]}
                     for picture in section.pictures for curve in picture.curves
                 ],
                 "notes": section.notes,
@@ -62,6 +62,10 @@ def document(machine: Dict[str, Any], sections: Sequence[Section], seconds: floa
             for section in sections
         ],
     }  # fmt: skip
+
+
+def _plain(value: float, _: int) -> str:
+    return "{:,.0f}".format(value) if value >= 1000 else "%g" % value
 
 
 def draw(picture: Picture, folder: pathlib.Path, caption: str) -> bool:
@@ -73,14 +77,18 @@ def draw(picture: Picture, folder: pathlib.Path, caption: str) -> bool:
         from matplotlib import pyplot, ticker
     except ImportError:
         return False
-    figure, axes = pyplot.subplots(figsize=(7.2, 4.2), dpi=110)
+    figure, axes = pyplot.subplots(figsize=(7.2, 4.6), dpi=110)
     marks: List[float] = []
     for color, curve in zip(_COLORS, picture.curves):
         xs = [point[0] for point in curve.points]
         marks += xs
         middle = [point[1] for point in curve.points]
         errors = [[p[1] - p[2] for p in curve.points], [p[3] - p[1] for p in curve.points]]
-        axes.errorbar(xs, middle, yerr=errors, label=curve.label, color=color, marker="o", markersize=4, capsize=3)
+        style = "--" if curve.limit else "-"
+        axes.errorbar(
+            xs, middle, yerr=errors, label=curve.label, color=color, linestyle=style, marker="o", markersize=4,
+            capsize=3, elinewidth=0.8,
+        )  # fmt: skip
     if picture.log_x:
         axes.set_xscale("log")
     if picture.log_y:
@@ -88,15 +96,14 @@ def draw(picture: Picture, folder: pathlib.Path, caption: str) -> bool:
     else:
         axes.set_ylim(bottom=0)
     axes.set_xticks(sorted(set(marks)))
-    plain = ticker.FuncFormatter(lambda value, _: short(value) if value < 1000 else "{:,.0f}".format(value))
-    axes.xaxis.set_major_formatter(plain)
-    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: "{:,g}".format(value)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(_plain))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(_plain))
     axes.set_title(picture.title)
     axes.set_xlabel(picture.x)
     axes.set_ylabel(picture.y)
     axes.grid(True, alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=4, fontsize=8)
     figure.text(0.01, 0.01, caption, fontsize=6, color="#666666")
     figure.tight_layout(rect=(0, 0.02, 1, 1))
     figure.savefig(str(folder / (picture.name + ".png")))
