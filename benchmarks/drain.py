@@ -91,11 +91,16 @@ def backlog(bench: Bench) -> Section:
     curves = []
     for window in (8, 64):
         curve = Curve("window %d" % window)
+        spent: Dict[int, List[float]] = {level: [] for level in levels}
 
-        def measure(level: int, window: int = window) -> float:
+        def measure(level: int, window: int = window, spent: Dict[int, List[float]] = spent) -> float:
             with bench.space(level) as strategy, Feeder(strategy, level):
                 with bench.workers(strategy.namespace, 1, window=window, options={}) as crew:
-                    return steady(strategy, seconds, crew)
+                    cpu = bench.server_cpu()
+                    rate = steady(strategy, seconds, crew)
+                    done = strategy.get_partition_stats().completed
+                    spent[level].append((bench.server_cpu() - cpu) * 1e6 / done)
+                    return rate
 
         rates = bench.rounds({str(level): (lambda level=level: measure(level)) for level in levels}, slow=True)
         for level in levels:
@@ -105,6 +110,8 @@ def backlog(bench: Bench) -> Section:
             ratio = [a / b for a, b in zip(rates[str(levels[-1])], rates[str(levels[0])])]
             name = "window %d: %s against %s pending" % (window, "{:,}".format(levels[-1]), "{:,}".format(levels[0]))
             section.add(name, ratio, "x", ">= 0.9")
+            ratio = [a / b for a, b in zip(spent[levels[-1]], spent[levels[0]])]
+            section.add(name + ", server CPU per partition", ratio, "x", note="with what the feeder creates")
         curves.append(curve)
     section.notes.append("The feeder is a third busy process beside worker and server.")
     section.pictures.append(
@@ -118,7 +125,8 @@ def sleeps(bench: Bench) -> Section:
     section = Section("work", "Real work: sleeps, window 8, two processes, against the same sleeps in bare threads")
     curve = Curve("window 8, two processes")
     for work in (0.001, 0.01, 0.1):
-        count = max(32, int(bench.sizes["sleep"] / work) * 16)
+        # Long sleeps for longer: a last wave that is not full counts as a whole one.
+        count = max(32, int(bench.sizes["sleep"] * (1 if work < 0.01 else 2) / work) * 16)
 
         def bare(work: float = work, count: int = count) -> float:
             with bench.workers("", 2, bare=count // 2, work=work, window=8) as crew:

@@ -32,7 +32,7 @@ SCALES: Dict[str, Dict[str, Any]] = {
     "quick": {"seconds": 0.15, "rounds": 1, "slow": 1, "backlogs": [1000], "completed": [2000], "sleep": 0.3,
               "workers": [1, 3], "load": 0.5, "idle": 1.0, "memory": 2000, "fleet": 5},
     "usual": {"seconds": 0.6, "rounds": 5, "slow": 3, "backlogs": [1000, 10000, 100000], "completed": [20000, 200000],
-              "sleep": 1.5, "workers": [1, 10, 100, 500], "load": 2.5, "idle": 15.0, "memory": 50000, "fleet": 200},
+              "sleep": 1.2, "workers": [1, 10, 100, 500], "load": 2.5, "idle": 15.0, "memory": 50000, "fleet": 200},
     "full": {"seconds": 1.0, "rounds": 5, "slow": 5, "backlogs": [1000, 10000, 100000, 1000000],
              "completed": [10**5, 10**6, 10**7], "sleep": 4.0, "workers": [1, 10, 100, 500], "load": 15.0,
              "idle": 60.0, "memory": 1000000, "fleet": 500},
