@@ -73,7 +73,7 @@ def main(argv: List[str]) -> int:
     missed = [figure for section in sections for figure in section.figures if figure.reached is False]
     print("\n%.0f s; %d goals missed%s" % (took, len(missed), ":" if missed else ""))
     for figure in missed:
-        print("  %s: %.4g, goal %s" % (figure.name, figure.median, figure.goal))
+        print("  %s: %.4g, goal %s" % (figure.name, figure.judged, figure.goal))
     return 1 if missed and args.strict else 0
 
 

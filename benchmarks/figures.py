@@ -26,16 +26,20 @@ class Figure:
         return statistics.median(self.values)
 
     @property
+    def judged(self) -> float:
+        """What the goal is held against."""
+        return max(self.values) if self.of == "max" else self.median
+
+    @property
     def reached(self) -> Optional[bool]:
         """Whether the goal was reached; None without one."""
         if not self.goal:
             return None
         sign, number = self.goal.split()[:2]
-        found = max(self.values) if self.of == "max" else self.median
         tests: Dict[str, Callable[[float, float], bool]] = {
             ">=": lambda a, b: a >= b, "<=": lambda a, b: a <= b, "<": lambda a, b: a < b,
         }  # fmt: skip
-        return tests[sign](found, float(number.replace(",", "")))
+        return tests[sign](self.judged, float(number.replace(",", "")))
 
     def document(self) -> Dict[str, Any]:
         return {

@@ -112,7 +112,7 @@ def draw(picture: Picture, folder: pathlib.Path, caption: str) -> bool:
 
 
 def _escape(text: str) -> str:
-    return text.replace("*", "\\*").replace("`", "\\`").replace("|", "\\|")
+    return text.replace("*", "\\*").replace("`", "\\`").replace("|", "\\|").replace("%", "\\%")
 
 
 def restructured(machine: Dict[str, Any], sections: Sequence[Section]) -> str:
