@@ -11,7 +11,7 @@ EXAMPLES = quickstart.py database_batch/main.py django_site/main.py flask_app/ma
            gunicorn/main.py message_queue/main.py monitoring/main.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-long fault faults chaos soak mutants bench-peers lint lint-deploy test-debian test-oldest \
+.PHONY: help demo examples test test-long fault faults chaos soak mutants bench bench-peers lint lint-deploy test-debian test-oldest \
         test-frameworks test-databases test-monitoring look formal clean
 
 help:  ## show this list
@@ -48,6 +48,8 @@ soak: $(VENV)/.look  ## the same for as long as you like, from a seed that repla
 
 bench-peers: .venv-peers/.peers  ## this library beside Celery, RQ, Dramatiq, Huey, taskiq; build/bench-peers; ARGS="--recovery"
 	.venv-peers/bin/python -m benchmarks.peers $(ARGS)
+bench: $(VENV)/.look  ## what is reached, beside its limits and goals; build/bench; ARGS="--full", "--only drain,memory", "--docs"
+	$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff and mypy --strict
 	$(BIN)/ruff check .
