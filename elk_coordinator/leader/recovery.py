@@ -8,6 +8,7 @@ from typing import Callable, List, Optional
 from elk_coordinator.leader.fleet_watch import FleetWatch
 from elk_coordinator.leader.surveyor import Surveyor
 from elk_coordinator.model import PartitionStats, PartitionStatus, Survey, Sweep, WorkerInfo
+from elk_coordinator.partition.requests import SHORT_BATCH
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
@@ -75,7 +76,7 @@ class Recovery(Role):
             self.stats = self._strategy.get_partition_stats()
             self.survey = self._surveyor.look(self.stats, self._workers)
             self._counted_at = now
-        sweep = self._strategy.sweep(term=term)
+        sweep = self._strategy.sweep(SHORT_BATCH, term)
         for item in sweep.reclaimed:
             self._logger.warning(
                 "partition %d came back from %s (lease ran out, delivery %d): %s",

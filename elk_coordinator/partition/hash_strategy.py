@@ -133,7 +133,8 @@ class HashPartitionStrategy(HashAudit):
             spec, _, state = rest.partition(b"\n")
             try:
                 granted.append(codec.decode(codec.unpad(name), spec, state, lease=deadline))
-            except StoreError as exc:
+            except (StoreError, ValueError) as exc:
+                # ValueError: a name that is no id, in specs and pending by somebody else's hand.
                 self.logger.error("%s; it is set aside", exc)
                 unreadable.append(name)
         if unreadable:

@@ -14,8 +14,8 @@ from typing import Any, Callable, List, Optional, Tuple
 import attr
 
 from elk_coordinator.config import CoordinatorConfig, lease_margin
-from elk_coordinator.model import MAX_BATCH, CancelReason, Outcome, PartitionStatus, Report, Turn
-from elk_coordinator.partition.requests import TurnRequest
+from elk_coordinator.model import CancelReason, Outcome, PartitionStatus, Report, Turn
+from elk_coordinator.partition.requests import SHORT_BATCH, TurnRequest
 from elk_coordinator.partition.strategy import PartitionStrategy
 from elk_coordinator.runtime.clock import Clock
 from elk_coordinator.runtime.events import Events
@@ -157,9 +157,9 @@ class Claimer(Role):
         allowed = self._breaker.allowance() if self._breaker is not None else None
         if allowed is not None:
             # Probes go singly into free slots; nothing is prefetched while the user's system is in doubt.
-            return max(0, min(free, allowed, MAX_BATCH)), 0
+            return max(0, min(free, allowed, SHORT_BATCH)), 0
         self.prefetched = self._prefetch()
-        wanted = min(window.size + self.prefetched - running - waiting, MAX_BATCH)
+        wanted = min(window.size + self.prefetched - running - waiting, SHORT_BATCH)
         if wanted <= 0:
             return 0, 0
         now_free = max(0, min(free, wanted))
@@ -173,14 +173,14 @@ class Claimer(Role):
         if mean is None:
             return 0
         horizon = min(BRIDGE_TURNS * self._turn_seconds, BRIDGE_SECONDS)
-        return min(int(self.window.size * horizon / max(mean, 1e-6)), MAX_BATCH // 2, 8 * self.window.size + 32)
+        return min(int(self.window.size * horizon / max(mean, 1e-6)), SHORT_BATCH, 8 * self.window.size + 32)
 
     def _request(self) -> Optional[Tuple[TurnRequest, float, List[Task], List[Task]]]:
         if self._affinity is not None:
             # First, while nothing has been taken that an error could lose.
             self._affinity.refresh()
-        ended = self.window.take_reports(MAX_BATCH)
-        started = self.window.unmarked(MAX_BATCH)
+        ended = self.window.take_reports(SHORT_BATCH)
+        started = self.window.unmarked(SHORT_BATCH)
         free, prefetch = self._wanted()
         if not (ended or started or free or prefetch):
             return None

@@ -34,6 +34,17 @@ def test_entries_that_are_no_partitions_are_named_and_hide_no_other(hash_backend
     assert sorted(ids(claims)) == [1, 2, 3]
 
 
+def test_a_foreign_name_with_a_record_of_its_own_is_set_aside_by_who_claims_it(hash_backend: Any) -> None:
+    strategy = hash_backend.new_strategy(partition_lock_expiry=LEASE)
+    strategy.create_partitions_if_not_exist(parts(1, 2))
+    specs = hash_backend.key("specs")
+    hash_backend.raw.hset(specs, "foreign", hash_backend.raw.hget(specs, pad(1)))
+    hash_backend.raw.zadd(hash_backend.key("pending"), {"foreign": -999})
+    assert sorted(ids(turn(strategy, free=5).granted)) == [1, 2]
+    assert hash_backend.raw.smembers(hash_backend.key("corrupt")) == {b"foreign"}
+    assert any("foreign" in problem for problem in verify(strategy).problems)
+
+
 def test_a_damaged_memory_of_the_last_request_holds_nobody_up(hash_backend: Any) -> None:
     strategy = hash_backend.new_strategy(partition_lock_expiry=LEASE)
     strategy.create_partitions_if_not_exist(parts(1, 2))
