@@ -19,7 +19,7 @@ AREA = 4
 BUCKETS = 512
 #: How far one look at the head of the queue goes for partitions of one's own.
 LOOK = 256
-#: At most so many are reported, and so many claimed, in one turn of a worker, and taken back in one sweep: these scripts
+#: At most so many are reported, and so many claimed, in one turn of a worker, and taken back in one sweep: the scripts
 #: parse and write every record, and none shall hold the server for 5 ms (at 500 and 500 it was 8.5 ms).
 SHORT_BATCH = 200
 
