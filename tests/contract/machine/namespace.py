@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RULE_MARKER, rule
+
 from tests.contract.machine.invariants import Invariants
+from tests.contract.machine.life import WORKERS
 from tests.contract.machine.rules_operator import OperatorRules
 from tests.contract.machine.rules_plan import PlanRules
 from tests.contract.machine.rules_race import RaceRules
-from tests.contract.machine.rules_time import TimeRules
+from tests.contract.machine.rules_time import FIRST, TimeRules
 from tests.contract.machine.rules_work import WorkRules
 
 
@@ -28,3 +34,29 @@ class Operators(TimeRules, OperatorRules, Invariants):
 
 class Races(WorkRules, RaceRules, Invariants):
     """Two at once."""
+
+
+class SetBack(TimeRules, Invariants):
+    """A store whose clock is set back, again and again."""
+
+    @rule(seconds=st.sampled_from([5.0, 30.0]))
+    def the_clock_is_set_back(self, seconds: float) -> None:
+        self.the_clock_goes_back(seconds, "beat")
+
+
+class Forgetful(TimeRules, PlanRules, Invariants):
+    """A store that loses its data while its clock is set back, and workers that remember less or more of it."""
+
+    @rule(first=FIRST, stranger=WORKERS)
+    def everything_is_forgotten(self, first: str, stranger: int) -> None:
+        self.a_worker_is_replaced(stranger)
+        self.the_store_loses_its_data(first)
+        self.the_clock_goes_back(30.0, first)
+
+
+def about(machine: Any, *names: str) -> Any:
+    """Return *machine* with these rules only: a life that is about one thing comes to it soon."""
+    rules = {name for name in dir(machine) if hasattr(getattr(machine, name), RULE_MARKER)}
+    assert rules >= set(names), sorted(set(names) - rules)
+    others = {name: None for name in sorted(rules - set(names))}
+    return type("About_%s" % "_".join(names), (machine,), others)

@@ -129,10 +129,17 @@ class PlanRules(Life):
         good=st.sampled_from([True, True, False]),
         late=st.sampled_from([False, False, True]),
         stand=st.sampled_from([True, True, False]),
+        nearby=st.booleans(),
     )
-    def fill_gaps(self, worker: int, cells: List[Tuple[int, int, bool]], good: bool, late: bool, stand: bool) -> None:
+    def fill_gaps(
+        self, worker: int, cells: List[Tuple[int, int, bool]], good: bool, late: bool, stand: bool, nearby: bool
+    ) -> None:
         """Plan into what no partition covers: holes, deleted and skipped ranges. *good*: only there."""
         me = self.leader_or_not(worker, stand)
+        if nearby and self.model.skipped:
+            # Rows appeared where there were none.
+            start = min(self.model.skipped)
+            cells = [(start + low % 3, width, is_empty and place > 0) for place, (low, width, is_empty) in enumerate(cells)]
         state = me.plans[-1] if late and me.plans else me.strategy.plan_state()
         covered = self.model.planned - self.model.skipped
         taken = set(covered) if good else set()
@@ -176,15 +183,15 @@ class PlanRules(Life):
     @precondition(lambda self: bool(self.completed))
     @rule(
         worker=WORKERS,
-        what=st.sampled_from(["archive", "archive", "prune"]),
+        what=st.sampled_from(["archive", "archive", "prune", "both"]),
         keep=st.integers(0, 2),
         stand=st.sampled_from([True, True, False]),
     )
     def tidy(self, worker: int, what: str, keep: int, stand: bool) -> None:
         me = self.leader_or_not(worker, stand)
-        if what == "archive":
+        if what in ("archive", "both"):
             self.archive(me)
-        else:
+        if what != "archive":
             self.prune(me, keep)
 
     def archive(self, me: Worker) -> None:
