@@ -54,7 +54,8 @@ SCRIPTS: Dict[str, Tuple[Any, ...]] = {
     "deadline check of a checkpoint": (
         Workers, ("partition/checkpoint", "tonumber(deadline) <= math.floor(now / 1000)", "false")),
     "checkpoints only move forward": (
-        Workers, ("partition/checkpoint", "if s.checkpoint ~= '-' and s.checkpoint >= ARGV[4] then return {1} end", "")),
+        Workers,
+        ("partition/checkpoint", "if s.checkpoint ~= '-' and s.checkpoint >= ARGV[4] then return {1} end", "")),
     "term check of a plan": (
         Leaders, ("partition/plan", "if term ~= ARGV[2] then", "if false then")),
     "version check of a plan": (

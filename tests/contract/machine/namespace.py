@@ -58,5 +58,5 @@ def about(machine: Any, *names: str) -> Any:
     """Return *machine* with these rules only: a life that is about one thing comes to it soon."""
     rules = {name for name in dir(machine) if hasattr(getattr(machine, name), RULE_MARKER)}
     assert rules >= set(names), sorted(set(names) - rules)
-    others = {name: None for name in sorted(rules - set(names))}
+    others = dict.fromkeys(sorted(rules - set(names)))
     return type("About_%s" % "_".join(names), (machine,), others)

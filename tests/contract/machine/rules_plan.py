@@ -139,7 +139,7 @@ class PlanRules(Life):
         if nearby and self.model.skipped:
             # Rows appeared where there were none.
             start = min(self.model.skipped)
-            cells = [(start + low % 3, width, is_empty and place > 0) for place, (low, width, is_empty) in enumerate(cells)]
+            cells = [(start + low % 3, width, is_empty and i > 0) for i, (low, width, is_empty) in enumerate(cells)]
         state = me.plans[-1] if late and me.plans else me.strategy.plan_state()
         covered = self.model.planned - self.model.skipped
         taken = set(covered) if good else set()

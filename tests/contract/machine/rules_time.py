@@ -59,9 +59,9 @@ class TimeRules(WorkRules):
         self._somebody_remembers(first)
 
     def _somebody_remembers(self, first: str) -> None:
-        """Leave the residual of the guarantees out: data lost, clock set back, and a stranger speaks before who remembers.
+        """Leave the residual of the guarantees out: data lost, clock set back, and a stranger speaks first.
 
-        :param first: how the latter speaks.
+        :param first: how somebody speaks first who remembers.
         """
         highest = max(self.tokens + self.terms + [self.highest_version])
         if not self.lost or self.clock.us > highest:
