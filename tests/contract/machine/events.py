@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 #: In most lives: any twenty see all of these.
-COMMON = frozenset([
-    "granted running", "COMPLETED -> completed", "create: conflict", "gaps: LeaseLost", "reclaimed -> pending",
-    "acquired",
-])  # fmt: skip
+COMMON = frozenset(["granted running", "COMPLETED -> completed", "reclaimed -> pending"])
 #: What takes several things to come together.
 RARE = frozenset([
     "pruned", "interrupted: archive by complete", "gaps: skipped rows planned", "granted running suspect",
@@ -16,6 +13,7 @@ RARE = frozenset([
 ONLY_HASH = frozenset(["somebody remembers the stamps of lost data"])
 #: Every kind; each with its own name in ``Life.seen``.
 EVENTS = COMMON | RARE | ONLY_HASH | frozenset([
+    "acquired", "create: conflict", "gaps: LeaseLost",
     "CANCELLED -> failed", "CANCELLED -> refused", "COMPLETED -> refused", "ERROR -> failed", "ERROR -> pending",
     "ERROR -> refused", "LOST -> failed", "LOST -> pending", "LOST -> refused", "PERMANENT -> failed",
     "PERMANENT -> refused", "RELEASED -> pending", "RELEASED -> refused", "acquired by force", "archived",

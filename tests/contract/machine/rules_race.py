@@ -44,7 +44,7 @@ class RaceRules(PlanRules):
     @rule(
         worker=WORKERS,
         main=st.sampled_from(["delete", "archive", "archive"]),
-        other=st.sampled_from(["delete", "create", "complete", "archive", "claim", "move"]),
+        other=st.sampled_from(["delete", "create", "complete", "complete", "archive", "claim", "move"]),
         nth=st.integers(1, 5),
         ready=st.booleans(),
         data=st.data(),
@@ -56,7 +56,8 @@ class RaceRules(PlanRules):
         known = sorted(self.model.records)
         if not known:
             return
-        me, them = self.leader_or_not(worker, True), self.workers[(worker + 1) % 3]
+        me = self.leader_or_not(worker, True)
+        them = self.workers[(self.workers.index(me) + 1) % 3]
         self.claimed: List[Claim] = []
         self.lease_of_other = them.strategy.lease
         if main == "archive":
