@@ -31,7 +31,7 @@ LIVES = {"hash-redis": 25, "simple-redis": 20, "simple-memory": 10, "hash-fakere
 LONG = 60.0
 SOME = 20
 #: Lives after which every kind of event has happened, and the rare ones in so many percent of them.
-MANY, RARELY = 100, 2.0
+MANY, RARELY = 150, 1.0
 
 
 @pytest.fixture(autouse=True)

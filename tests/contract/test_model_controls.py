@@ -61,7 +61,7 @@ SCRIPTS: Dict[str, Tuple[Any, ...]] = {
     "version check of a plan": (
         Leaders, ("partition/plan", "if found ~= ARGV[1] then", "if false then")),
     "term check of a command's step": (
-        Operators, ("partition/command", "if holder ~= term then", "if false then")),
+        COMMANDS, ("partition/command", "if holder ~= term then", "if false then")),
     "mark check of a command's step": (
         COMMANDS,
         ("partition/command", "if redis.call('HGET', state_key, id) ~= expected then", "if false then")),
