@@ -17,7 +17,7 @@ from elk_coordinator.partition import commands, hash_commands, simple_commands
 from elk_coordinator.partition.document import Document
 from elk_coordinator.partition.simple_strategy import SimplePartitionStrategy
 from tests.contract.machine.life import live
-from tests.contract.machine.namespace import Forgetful, Leaders, Operators, Races, SetBack, Workers, about
+from tests.contract.machine.namespace import Deletions, Forgetful, Leaders, Operators, SetBack, Workers, about
 from tests.contract.machine.plain_commands import STEP
 
 #: Lives after which an unnoticed guard counts as such: three times as many as any was seen to need.
@@ -35,7 +35,8 @@ QUEUE = about(Operators, "update", "fetch", "finish")
 WISHES = about(Operators, "want_back", "fetch", "finish")
 COMMANDS = about(Operators, "submit", "carry_commands_on", "fetch", "finish")
 PRUNED = about(Leaders, "work", "tidy")
-MET = about(Races, "fetch", "meanwhile", "create")
+DELETED = about(Deletions, "deleted_meanwhile", "create")
+CHUNKS = about(Deletions, "archived_meanwhile", "create")
 LOST = about(Forgetful, "everything_is_forgotten", "fetch", "create", "beat")
 VERSION = "if (meta[2] or '0') ~= ARGV[1] then return {0, meta[2] or '0'} end"
 RECORD = "if version ~= ARGV[at + i * 2 - 1] then return {0} end"
@@ -93,17 +94,17 @@ SCRIPTS: Dict[str, Tuple[Any, ...]] = {
         WISHES,
         ("partition/work", "if who and s.status == 'P' then s.status, s.err = 'F', 'cancelled by ' .. who end", "")),
     "only what is not held is deleted": (
-        MET, ("partition/delete", "if leases[i] then held[#held + 1] = id end", "")),
+        DELETED, ("partition/delete", "if leases[i] then held[#held + 1] = id end", "")),
     "version check of a delete": (
-        MET, ("partition/delete", VERSION, "")),
+        DELETED, ("partition/delete", VERSION, "")),
     "version check of a delete, and that of its intervals behind it": (
-        MET, ("partition/delete", VERSION, ""), ("partition/delete", "if not scores[i] then return {-3} end", "")),
+        DELETED, ("partition/delete", VERSION, ""), ("partition/delete", "if not scores[i] then return {-3} end", "")),
     "chunk check of the archive": (
-        MET, ("partition/archive_swap", "if line ~= ARGV[3] then", "if false then")),
+        CHUNKS, ("partition/archive_swap", "if line ~= ARGV[3] then", "if false then")),
     "record check of the archive": (
-        MET, ("partition/archive_swap", RECORD, "")),
+        CHUNKS, ("partition/archive_swap", RECORD, "")),
     "chunk and record check of the archive": (
-        MET, ("partition/archive_swap", "if line ~= ARGV[3] then", "if false then"),
+        CHUNKS, ("partition/archive_swap", "if line ~= ARGV[3] then", "if false then"),
         ("partition/archive_swap", RECORD, "")),
     "leases end at most their own length from now": (
         LEASED,
@@ -162,7 +163,7 @@ def test_a_missing_guard_of_a_script_is_noticed(real_backend: Any, guard: str) -
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("backend", ["hash-redis"], indirect=True)
 def test_the_lives_about_one_thing_find_nothing_when_nothing_is_missing(backend: Any) -> None:
-    for machine in (BEATS, LEASED, QUEUE, WISHES, COMMANDS, PRUNED, MET, LOST):
+    for machine in (BEATS, LEASED, QUEUE, WISHES, COMMANDS, PRUNED, DELETED, CHUNKS, LOST):
         live(machine, backend, int(os.environ.get("ELK_SEED") or SEED), SOUND, steps=50, shrink=False)
 
 

@@ -36,6 +36,19 @@ class Races(WorkRules, RaceRules, Invariants):
     """Two at once."""
 
 
+class Deletions(Races):
+    """What is deleted is claimed or moved meanwhile, what is archived is deleted."""
+
+    @rule(worker=WORKERS, other=st.sampled_from(["claim", "claim", "move", "create"]), data=st.data())
+    def deleted_meanwhile(self, worker: int, other: str, data: Any) -> None:
+        # The last of its round trips, where all partitions are recent.
+        RaceRules.meanwhile(self, worker, "delete", other, 4, False, data)
+
+    @rule(worker=WORKERS, data=st.data())
+    def archived_meanwhile(self, worker: int, data: Any) -> None:
+        RaceRules.meanwhile(self, worker, "archive", "delete", 3, True, data)
+
+
 class SetBack(TimeRules, Invariants):
     """A store whose clock is set back, again and again."""
 
