@@ -17,7 +17,7 @@ from elk_coordinator.partition import commands, hash_commands, simple_commands
 from elk_coordinator.partition.document import Document
 from elk_coordinator.partition.simple_strategy import SimplePartitionStrategy
 from tests.contract.machine.life import live
-from tests.contract.machine.namespace import Deletions, Forgetful, Leaders, Operators, SetBack, Workers, about
+from tests.contract.machine.namespace import Deletions, Desk, Forgetful, Leaders, Operators, SetBack, Workers, about
 from tests.contract.machine.plain_commands import STEP
 
 #: Lives after which an unnoticed guard counts as such: three times as many as any was seen to need.
@@ -34,10 +34,16 @@ LEASED = about(SetBack, "fetch", "the_clock_is_set_back", "sweep")
 QUEUE = about(Operators, "update", "fetch", "finish")
 WISHES = about(Operators, "want_back", "fetch", "finish")
 COMMANDS = about(Operators, "submit", "carry_commands_on", "fetch", "finish")
+RETRIES = about(Desk, "failed_and_retried")
+PAUSES = about(Desk, "paused_for_a_while", "fetch", "finish")
+POINTS = about(Workers, "fetch", "checkpoint", "time_passes")
+TAKEN = about(Workers, "fetch", "checkpoint", "acquire")
 PRUNED = about(Leaders, "work", "tidy")
 DELETED = about(Deletions, "deleted_meanwhile", "create")
 CHUNKS = about(Deletions, "archived_meanwhile", "create")
 LOST = about(Forgetful, "everything_is_forgotten", "fetch", "create", "beat")
+ABOUT = (BEATS, LEASED, QUEUE, WISHES, COMMANDS,
+         RETRIES, PAUSES, POINTS, TAKEN, PRUNED, DELETED, CHUNKS, LOST)  # fmt: skip
 VERSION = "if (meta[2] or '0') ~= ARGV[1] then return {0, meta[2] or '0'} end"
 RECORD = "if version ~= ARGV[at + i * 2 - 1] then return {0} end"
 FLOOR = ("local stamp = next_stamp(last, now, floor)", "local stamp = next_stamp(last, now, 0)")
@@ -47,15 +53,15 @@ SCRIPTS: Dict[str, Tuple[Any, ...]] = {
     "token check of a report": (
         Workers, ("partition/work", "and s.token == token\n      and (s.status", "\n      and (s.status")),
     "token check of a checkpoint": (
-        Workers, ("partition/checkpoint", "s.token ~= ARGV[3] or", "")),
+        TAKEN, ("partition/checkpoint", "s.token ~= ARGV[3] or", "")),
     "token check of a renewal": (
         Workers, ("partition/heartbeat", "s.token == ARGV[10 + i * 2] and", "")),
     "deadline check of a renewal": (
         BEATS, ("partition/heartbeat", "and scores[i] and tonumber(scores[i]) > now_ms then", "and scores[i] then")),
     "deadline check of a checkpoint": (
-        Workers, ("partition/checkpoint", "tonumber(deadline) <= math.floor(now / 1000)", "false")),
+        POINTS, ("partition/checkpoint", "tonumber(deadline) <= math.floor(now / 1000)", "false")),
     "checkpoints only move forward": (
-        Workers,
+        TAKEN,
         ("partition/checkpoint", "if s.checkpoint ~= '-' and s.checkpoint >= ARGV[4] then return {1} end", "")),
     "term check of a plan": (
         Leaders, ("partition/plan", "if term ~= ARGV[2] then", "if false then")),
@@ -74,11 +80,11 @@ SCRIPTS: Dict[str, Tuple[Any, ...]] = {
         BEATS,
         ("partition/heartbeat", "if previous and tonumber(previous) > tonumber(ARGV[2]) then return {0} end", "")),
     "a retry is a fresh start": (
-        Operators,
+        RETRIES,
         ("partition/command", "s.status, s.attempt, s.deliveries, s.retry = 'P', 0, 0, '0'",
          "s.status, s.retry = 'P', '0'")),
     "a retry leaves the index of the failed": (
-        Operators, ("partition/command", "unfailed[#unfailed + 1] = id", "")),
+        RETRIES, ("partition/command", "unfailed[#unfailed + 1] = id", "")),
     "a priority moves its place in the queue": (
         QUEUE,
         ("partition/update", "if score then redis.call('ZADD', index, text(0 - tonumber(s.priority)), id) end", "")),
@@ -89,7 +95,7 @@ SCRIPTS: Dict[str, Tuple[Any, ...]] = {
     "pruned ranges stay covered": (
         PRUNED, ("partition/archive_swap", "redis.call('ZADD', KEYS[6], unpack(scored))", "")),
     "a pause stops claims": (
-        Operators, ("partition/work", "if want > 0 and not meta[2] then", "if want > 0 then")),
+        PAUSES, ("partition/work", "if want > 0 and not meta[2] then", "if want > 0 then")),
     "a cancel outranks another attempt": (
         WISHES,
         ("partition/work", "if who and s.status == 'P' then s.status, s.err = 'F', 'cancelled by ' .. who end", "")),
@@ -126,14 +132,14 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 MOVES: Dict[str, Tuple[Any, Any, str, Any]] = {
     "term check of SIMPLE": (Leaders, SimplePartitionStrategy, "leads", lambda self, term: True),
     "token check of SIMPLE's checkpoint": (
-        Workers, Document, "checkpoint",
+        TAKEN, Document, "checkpoint",
         lambda self, number, token, *rest: CHECKPOINT(self, number, _token(self, number), *rest),
     ),
     "token check of SIMPLE's renewal": (
         Workers, Document, "renew", lambda self, number, token, lease: RENEW(self, number, _token(self, number), lease),
     ),
     "a retry of SIMPLE is a fresh start": (
-        Operators, simple_commands, "_retry", lambda record, job, stamp: _half_a_retry(record, job, stamp),
+        RETRIES, simple_commands, "_retry", lambda record, job, stamp: _half_a_retry(record, job, stamp),
     ),
 }  # fmt: skip
 CHECKPOINT, RENEW = Document.checkpoint, Document.renew
@@ -163,7 +169,7 @@ def test_a_missing_guard_of_a_script_is_noticed(real_backend: Any, guard: str) -
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("backend", ["hash-redis"], indirect=True)
 def test_the_lives_about_one_thing_find_nothing_when_nothing_is_missing(backend: Any) -> None:
-    for machine in (BEATS, LEASED, QUEUE, WISHES, COMMANDS, PRUNED, DELETED, CHUNKS, LOST):
+    for machine in ABOUT:
         live(machine, backend, int(os.environ.get("ELK_SEED") or SEED), SOUND, steps=50, shrink=False)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RULE_MARKER, rule
 
+from elk_coordinator.model import Outcome, Report
 from tests.contract.machine.invariants import Invariants
-from tests.contract.machine.life import WORKERS
+from tests.contract.machine.life import LEASES, WORKERS
 from tests.contract.machine.rules_operator import OperatorRules
 from tests.contract.machine.rules_plan import PlanRules
 from tests.contract.machine.rules_race import RaceRules
@@ -47,6 +48,24 @@ class Deletions(Races):
     @rule(worker=WORKERS, data=st.data())
     def archived_meanwhile(self, worker: int, data: Any) -> None:
         RaceRules.meanwhile(self, worker, "archive", "delete", 3, True, data)
+
+
+class Desk(Operators):
+    """An operator who retries what failed, and pauses."""
+
+    @rule(worker=WORKERS)
+    def failed_and_retried(self, worker: int) -> None:
+        before = len(self.claims)
+        self.request(self.workers[worker], LEASES[0], free=1)
+        failed = [Report(*claim, Outcome.PERMANENT, 0, "boom") for claim in self.claims[before:]]
+        self.request(self.workers[worker], LEASES[0], failed)
+        self._submit(worker, "retry_failed", {}, True)
+
+    @rule(worker=WORKERS)
+    def paused_for_a_while(self, worker: int) -> None:
+        self._submit(worker, "pause", {}, True)
+        self.request(self.workers[worker], LEASES[0], free=1)
+        self._submit(worker, "resume", {}, True)
 
 
 class SetBack(TimeRules, Invariants):
