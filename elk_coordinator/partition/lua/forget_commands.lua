@@ -8,7 +8,16 @@
 
 local holder = redis.call('HGET', KEYS[1], 'token')
 if holder ~= ARGV[1] then return {-2, holder or '0'} end
-local old = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', text(now_us() - tonumber(ARGV[2])), 'LIMIT', 0, ARGV[3])
+-- They end in order of submission, so those that ended long ago are the first ones.
+local first, old = redis.call('ZRANGE', KEYS[4], 0, ARGV[3] - 1), {}
+if #first > 0 then
+  local until_us = now_us() - tonumber(ARGV[2])
+  for i, state in ipairs(redis.call('HMGET', KEYS[3], unpack(first))) do
+    -- What has no readable state is as good as forgotten.
+    local updated = tonumber(state and string.match(state, '^%a+ (%d+) ') or '0')
+    if updated <= until_us then old[#old + 1] = first[i] end
+  end
+end
 if #old == 0 then
   local over = redis.call('ZCARD', KEYS[4]) - tonumber(ARGV[4])
   if over > 0 then old = redis.call('ZRANGE', KEYS[4], 0, math.min(over, tonumber(ARGV[3])) - 1) end

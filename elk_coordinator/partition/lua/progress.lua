@@ -15,7 +15,9 @@ end
 local function write_step(state_key, queue_key, ended_key, id, state, now, rest)
   redis.call('HSET', state_key, id, state .. ' ' .. text(now) .. ' ' .. rest)
   if state == 'done' or state == 'failed' then
+    -- Ended ones stay in the order of their submission, which no clock that is set back can change.
+    local submitted = redis.call('ZSCORE', queue_key, id) or text(now)
     redis.call('ZREM', queue_key, id)
-    redis.call('ZADD', ended_key, text(now), id)
+    redis.call('ZADD', ended_key, submitted, id)
   end
 end

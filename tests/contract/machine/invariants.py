@@ -166,8 +166,7 @@ class Invariants(Life):
         if not self.model.commands:
             return
         newest = self.workers[0].commands.newest(1000)
-        # In whatever order: ended ones are listed by when they ended, and the clock goes back.
-        assert {job.command_id for job in newest} == set(self.model.commands)
+        assert [job.command_id for job in newest] == list(self.model.commands)[::-1]
         for job in newest:
             expected = self.model.commands[job.command_id]
             facts = (job.kind, job.by, job.state, job.done, job.cursor, job.skipped, list(job.listed), job.note)

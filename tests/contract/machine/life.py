@@ -67,8 +67,9 @@ class Life(RuleBasedStateMachine):
 
     backend: Any
     stores: List[Any]
-    #: What happened in all lives of a run, and how often: to see that they were eventful.
-    seen: "Counter[str]" = Counter()
+    #: What happened in all lives of a run: how often, and in how many lives; to see that they were eventful.
+    all_seen: "Counter[str]" = Counter()
+    seen_in: "Counter[str]" = Counter()
     #: Lives begun in this run, and the first one that failed; hypothesis lives that one again a few times.
     lives = 0
     noticed = 0
@@ -76,6 +77,8 @@ class Life(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         type(self).lives += 1
+        #: What happened in this life.
+        self.seen: "Counter[str]" = Counter()
         self.clock = self.backend.stop_time()
         # The same life has the same stamps whenever it is lived.
         self.clock.move_to(1_700_000_000_000_000)
@@ -149,6 +152,8 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Ask once more at the end of a life, by other ways."""
+        self.all_seen.update(self.seen)
+        self.seen_in.update(event for event, times in self.seen.items() if times)
         failure = sys.exc_info()[1]
         if failure is not None:
             # StopTest: hypothesis had enough of this life.
@@ -217,7 +222,8 @@ def live(machine: Any, backend: Any, seed: int, examples: int, steps: int, shrin
     shrink = shrink and not os.environ.get("NOSHRINK")
     phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
     name = "Life_%s" % backend.name.replace("-", "_")
-    here: Any = type(name, (machine,), {"backend": backend, "seen": Counter(), "lives": 0, "noticed": 0})
+    counts = {"all_seen": Counter(), "seen_in": Counter(), "lives": 0, "noticed": 0}
+    here: Any = type(name, (machine,), {"backend": backend, **counts})
     here.stores = [backend.new_store() for _ in range(3)]
     try:
         run_state_machine_as_test(

@@ -87,12 +87,16 @@ class PlainCommands:
     def first_command(self) -> Optional[Command]:
         return next((command for command in self.commands.values() if not command.ended), None)
 
-    def expire(self, keep: int) -> int:
-        """Forget what ended at least *keep* milliseconds ago."""
-        old = [c.command_id for c in self.commands.values() if c.ended and c.updated <= self.now - keep]
+    def expire(self, keep: int, window: Optional[int]) -> int:
+        """Forget what ended at least *keep* milliseconds ago; return how many.
+
+        :param window: so many of the oldest are looked at: where the clock was set back, others wait behind them.
+        """
+        ended = [c for c in self.commands.values() if c.ended][:window]
+        old = [c.command_id for c in ended if c.updated <= self.now - keep]
         for command_id in old:
             del self.commands[command_id]
-        return len(old)
+        return len(old) + (self.expire(keep, window) if old else 0)
 
     def carry_on(self, command: Command) -> None:
         """Do the next step.

@@ -51,8 +51,10 @@ class PlanRules(Life):
         getattr(self, what)(self.workers[worker])
 
     def leader_or_not(self, worker: int, stand: bool) -> Worker:
-        """Return a worker that, if *stand* is set, tries to lead first."""
+        """Return who leads; if nobody does, a worker that tries to first; without *stand* a worker, whoever leads."""
         me = self.workers[worker]
+        if stand:
+            me = next((each for each in self.workers if self.model.leads(each.term)), me)
         if stand and not self.model.leads(me.term):
             self.stand_for_leader(me)
         self.tick()
@@ -129,10 +131,17 @@ class PlanRules(Life):
         good=st.sampled_from([True, True, False]),
         late=st.sampled_from([False, False, True]),
         stand=st.sampled_from([True, True, False]),
+        nearby=st.booleans(),
     )
-    def fill_gaps(self, worker: int, cells: List[Tuple[int, int, bool]], good: bool, late: bool, stand: bool) -> None:
+    def fill_gaps(
+        self, worker: int, cells: List[Tuple[int, int, bool]], good: bool, late: bool, stand: bool, nearby: bool
+    ) -> None:
         """Plan into what no partition covers: holes, deleted and skipped ranges. *good*: only there."""
         me = self.leader_or_not(worker, stand)
+        if nearby and self.model.skipped:
+            # Rows appeared where there were none.
+            start = min(self.model.skipped)
+            cells = [(start + low % 3, width, is_empty and i > 0) for i, (low, width, is_empty) in enumerate(cells)]
         state = me.plans[-1] if late and me.plans else me.strategy.plan_state()
         covered = self.model.planned - self.model.skipped
         taken = set(covered) if good else set()
@@ -176,15 +185,15 @@ class PlanRules(Life):
     @precondition(lambda self: bool(self.completed))
     @rule(
         worker=WORKERS,
-        what=st.sampled_from(["archive", "archive", "prune"]),
+        what=st.sampled_from(["archive", "prune", "both", "both"]),
         keep=st.integers(0, 2),
         stand=st.sampled_from([True, True, False]),
     )
     def tidy(self, worker: int, what: str, keep: int, stand: bool) -> None:
         me = self.leader_or_not(worker, stand)
-        if what == "archive":
+        if what in ("archive", "both"):
             self.archive(me)
-        else:
+        if what != "archive":
             self.prune(me, keep)
 
     def archive(self, me: Worker) -> None:

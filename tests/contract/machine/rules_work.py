@@ -105,6 +105,19 @@ class WorkRules(Life):
             expired = [r for r in self.model.records.values() if r.p.status in HELD]
             assert turn.expired == any(r.deadline <= self.model.now for r in expired)
 
+    @precondition(lambda self: self.model.queue())
+    @rule(worker=WORKERS, times=st.integers(1, 3), far=st.booleans())
+    def a_worker_dies_of_one(self, worker: int, times: int, far: bool) -> None:
+        """What is claimed next is claimed again and again by workers that die of it; at last it goes alone."""
+        me = self.workers[worker]
+        number = self.model.queue()[0].p.partition_id
+        for _ in range(times):
+            if number in self.model.records:
+                self._acquire(me, number, False, False)
+                self.tick(LEASES[1])
+                self._sweep(self.workers[0], MAX_BATCH)
+        self.request(me, LEASES[0], free=2, suspects=far)
+
     # ---------------------------------------------------------------- heartbeats
 
     @rule(worker=WORKERS, lease=st.sampled_from(LEASES), data=st.data())
@@ -171,8 +184,11 @@ class WorkRules(Life):
     @precondition(lambda self: self.model.any_held())
     @rule(worker=WORKERS, limit=st.sampled_from([MAX_BATCH, 1, 2]))
     def sweep(self, worker: int, limit: int) -> None:
+        self._sweep(self.workers[worker], limit)
+
+    def _sweep(self, me: Worker, limit: int) -> None:
         self.tick()
-        strategy = self.workers[worker].strategy
+        strategy = me.strategy
         limit = MAX_BATCH if self.simple else limit
         expected = self.model.sweep(limit, 0 if self.simple else int(strategy.lease * 1000))
         got = strategy.sweep(limit=limit)
@@ -211,8 +227,10 @@ class WorkRules(Life):
 
     @rule(worker=WORKERS, number=st.integers(1, 6), preempt=st.booleans(), force=st.booleans())
     def acquire(self, worker: int, number: int, preempt: bool, force: bool) -> None:
+        self._acquire(self.workers[worker], number, preempt, force)
+
+    def _acquire(self, me: Worker, number: int, preempt: bool, force: bool) -> None:
         self.tick()
-        me = self.workers[worker]
         if number not in self.model.records:
             with pytest.raises(PartitionNotFound):
                 me.strategy.acquire_partition(number, me.name, preempt, force)
