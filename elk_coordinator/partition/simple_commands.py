@@ -31,7 +31,7 @@ MAX_QUEUED_BYTES = 2 * 1024 * 1024
 MAX_ENDED = 200
 MAX_ENDED_BYTES = 256 * 1024
 
-_PENDING, _FAILED = PartitionStatus.PENDING, PartitionStatus.FAILED
+_PENDING, _FAILED, _COMPLETED = PartitionStatus.PENDING, PartitionStatus.FAILED, PartitionStatus.COMPLETED
 
 
 class SimpleCommands(CommandStore):
@@ -225,7 +225,8 @@ def _move(strategy: SimplePartitionStrategy, document: Document, job: Job, stamp
     items = page_of(job)
     for partition_id in items:
         record = document.records.get(partition_id)
-        if record is not None and _stamp(record.p.created_at) >= job.submitted:
+        if record is not None and record.p.status is not _COMPLETED and _stamp(record.p.created_at) >= job.submitted:
+            # It came after the command; of a completed one that is not asked, wherever it is kept.
             record = None
         done = False
         if job.kind in ("cancel", "release"):

@@ -401,6 +401,19 @@ def test_what_was_created_after_the_submission_is_not_touched(desk: Desk, strate
     assert beat(strategy, claims=[key_of(before[0])]).cancels == {}
 
 
+@pytest.mark.parametrize("archived", [False, True], ids=["recent", "archived"])
+def test_of_a_completed_one_it_is_told_that_it_is_completed_whatever_came_first(
+    desk: Desk, strategy: Any, archived: bool
+) -> None:
+    name = desk.admin.cancel(1)
+    assert not report(strategy, claim_one(strategy), Outcome.COMPLETED).refused
+    if archived:
+        page = strategy.due_page("0", -1e6)
+        assert [strategy.archive_page(desk.term, number, page.now + 10**12) for number in page.due] == [1]
+    desk.work()
+    assert desk.admin.wait(name, 0.0).result["outcome"] == "unchanged:completed"
+
+
 # -- once, and in order ------------------------------------------------------------------------------------------------
 
 

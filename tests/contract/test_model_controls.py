@@ -84,7 +84,7 @@ SCRIPTS: Dict[str, Tuple[Any, ...]] = {
         ("partition/command", "s.status, s.attempt, s.deliveries, s.retry = 'P', 0, 0, '0'",
          "s.status, s.retry = 'P', '0'")),
     "a retry leaves the index of the failed": (
-        RETRIES, ("partition/command", "unfailed[#unfailed + 1] = id", "")),
+        RETRIES, ("partition/command", "if #unfailed > 0 then", "if false then")),
     "a priority moves its place in the queue": (
         QUEUE,
         ("partition/update", "if score then redis.call('ZADD', index, text(0 - tonumber(s.priority)), id) end", "")),

@@ -190,6 +190,10 @@ class PlainCommands:
             self._untouched(command, number, record)
 
     def _untouched(self, command: Command, number: int, record: Optional["Record"]) -> None:
+        here = self.records.get(number)
+        if here is not None and here.p.status is PartitionStatus.COMPLETED:
+            # Whatever came first, it or the command: the archive does not say.
+            record = here
         command.note = "unknown" if record is None else "unchanged:%s" % record.p.status.value
         self._leave(command, number)
 
