@@ -104,7 +104,7 @@ def test_connections_killed_ten_times_a_second_cost_no_more_than_the_calls_they_
     outages = {}
     for name, broken in (("guarded", []), ("no-retry", ["retry"])):
         server = new_server()
-        fleet = new_fleet(2000, name, server.url)
+        fleet = new_fleet(12_000, name, server.url)
         start(fleet, "a", "b", work={"steps": 2, "pause": 0.02, "checkpoint": True}, broken=broken)
         with hand(server) as client:
             until = now() + 15.0

@@ -78,7 +78,8 @@ def assert_claims_nothing(victim: Worker, since: float) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(100)
 def test_a_worker_without_a_heartbeat_claims_nothing_ends_its_work_and_says_so(new_fleet: MakeFleet) -> None:
-    fleet, control = new_fleet(400), new_fleet(400, "control")
+    # Enough for the control to go on with.
+    fleet, control = new_fleet(400), new_fleet(40_000, "control")
     victim = dead_for_good(fleet, "heartbeat", broken=["wounds"])
     # The control: every thread counts as alive.
     claims = dead_for_good(control, "heartbeat", broken=["wounds", "alive"])
