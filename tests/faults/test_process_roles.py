@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, List, Sequence
 import pytest
 
 from elk_coordinator.testing import wait_until
-from tests.faults.fleet import LEASE, Fleet, Worker, must_fail, now
+from tests.faults.fleet import LEASE, Fleet, Worker, let_pass, must_fail, now
 from tests.faults.test_process_processors import ODD
 
 MakeFleet = Callable[..., Fleet]
@@ -91,10 +91,12 @@ def test_a_worker_without_a_heartbeat_claims_nothing_ends_its_work_and_says_so(n
         died[worker] = worker.of("killed")[-1]["t"]
     fleet.start("heir", STEPS)
     fleet.wait_done()
+    let_pass(3.0, died[victim] + 0.5)
     assert_claims_nothing(victim, died[victim] + 0.5)
     last = max(attempt.at for attempt in fleet.journal.attempts() if attempt.worker == "victim")
     told = health(victim)
     assert told["healthy"] is False and any("elk-heartbeat" in problem for problem in told["problems"]), told
+    let_pass(3.0, died[claims] + 0.5)
     with must_fail("it claims without a heartbeat"):
         assert_claims_nothing(claims, died[claims] + 0.5)
     fleet.end()
